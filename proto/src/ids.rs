@@ -24,15 +24,14 @@ pub enum ParseIdError {
 
 fn parse32(text: &str) -> Result<[u8; 32], ParseIdError> {
     let text = text.trim();
-    let hex_digits = text.strip_prefix("0x").unwrap_or(text);
+    // base64 may begin with these two characters as well, so the length decides
+    let hex_digits = text.strip_prefix("0x").filter(|rest| rest.len() == 64).unwrap_or(text);
     let mut bytes = [0; 32];
     match hex_digits.len() {
         64 => hex::decode_to_slice(hex_digits, &mut bytes).map_err(|e| ParseIdError::Hex(e.to_string()))?,
         43 | 44 => {
             let decoded = STANDARD.decode(text).map_err(|e| ParseIdError::Base64(e.to_string()))?;
-            bytes = decoded
-                .try_into()
-                .map_err(|d: Vec<u8>| ParseIdError::Base64(format!("{} bytes", d.len())))?;
+            bytes = decoded.try_into().map_err(|d: Vec<u8>| ParseIdError::Base64(format!("{} bytes", d.len())))?;
         }
         _ => return Err(ParseIdError::Form { chars: text.chars().count() }),
     }

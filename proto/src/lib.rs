@@ -3,11 +3,14 @@
 //! - [`ids`]: the 32-byte identifiers and their text forms
 //! - [`units`]: labels and space units, the counts everything is measured in
 //! - [`keys`]: identity keys and their files
+//! - [`genesis`]: what makes one network differ from another
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
 //!
 //! This crate depends on nothing else of the suite, does no networking and spawns no threads. File access is limited to the
 //! formats it owns (key files).
 
+pub mod genesis;
 pub mod ids;
-pub mod units;
+pub mod keys;
 pub mod post;
+pub mod units;

@@ -1,6 +1,21 @@
 //! Proofs of space-time (PoST): what labels are bound to, how many there are and where they lie.
 //!
+//! - [`Params`] and [`Preset`]: the parameters of a network
+//! - [`Layout`]: which label lies in which file
+//! - [`Metadata`][]: `postdata_metadata.json`
+//! - [`vrf_threshold`]: below it lies the label whose index is the VRF nonce
+//!
 //! Source: `docs/spec/post.md`.
+
+mod layout;
+mod metadata;
+mod params;
+mod vrf;
+
+pub use layout::{Layout, LayoutError, file_name, parse_file_name};
+pub use metadata::{METADATA_FILE, Metadata, MetadataError, NonceValue};
+pub use params::{InvalidScryptN, Params, Preset, ScryptN, UnitsOutOfRange, UnknownPreset};
+pub use vrf::{NoThreshold, vrf_threshold};
 
 use crate::ids::{AtxId, Commitment, NodeId};
 
@@ -15,35 +30,19 @@ pub fn commitment(node_id: &NodeId, commitment_atx_id: &AtxId) -> Commitment {
     Commitment(hasher.finalize().into())
 }
 
-/// The cost parameter N of the label function: a power of two from 2 to 2^20 (post.md section 3.4; r and p are always 1).
-///
-/// The protocol has no upper bound; 2^20 (128 MiB of scratch memory per label) is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ScryptN(u32);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The value is not a power of two from 2 to 2^20.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("scrypt N must be a power of two from {min} to {max}, got {0}", min = ScryptN::MIN, max = ScryptN::MAX)]
-pub struct InvalidScryptN(pub u64);
-
-impl ScryptN {
-    /// The smallest N.
-    pub const MIN: u32 = 2;
-    /// The largest N.
-    pub const MAX: u32 = 1 << 20;
-    /// What mainnet uses.
-    pub const MAINNET: Self = Self(8192);
-
-    /// Checks the value.
-    pub fn new(n: u64) -> Result<Self, InvalidScryptN> {
-        match u32::try_from(n) {
-            Ok(small) if small.is_power_of_two() && (Self::MIN..=Self::MAX).contains(&small) => Ok(Self(small)),
-            _ => Err(InvalidScryptN(n)),
+    #[test]
+    fn commitments_match_the_reference() {
+        let file: serde_json::Value = serde_json::from_str(include_str!("../testdata/commitments.json")).unwrap();
+        let vectors = file["vectors"].as_array().unwrap();
+        assert!(!vectors.is_empty());
+        for vector in vectors {
+            let text = |name: &str| vector[name].as_str().unwrap();
+            let got = commitment(&text("node_id").parse().unwrap(), &text("commitment_atx_id").parse().unwrap());
+            assert_eq!(got.to_string(), text("commitment"));
         }
-    }
-
-    /// The value.
-    pub const fn get(self) -> u32 {
-        self.0
     }
 }
