@@ -68,8 +68,7 @@ impl Isa {
     const fn lanes(self) -> usize {
         match self {
             Self::Portable => 2,
-            Self::Avx2 => 16,
-            Self::Avx512 => 16,
+            Self::Avx2 | Self::Avx512 => 16,
             Self::Neon => 4,
         }
     }

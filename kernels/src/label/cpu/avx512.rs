@@ -330,23 +330,20 @@ fn mix(blocks: &mut [Block], v: &[Block]) {
     for _ in 0..n {
         for (g, group) in groups.iter_mut().enumerate() {
             let mut input = group.b0;
-            for set in 0..SETS {
-                let rows = &group.rows[set];
+            for ((input, b1), rows) in input.iter_mut().zip(&mut group.b1).zip(&group.rows) {
                 // SAFETY: `look_up` made block numbers of `v` from row numbers below `n` and label numbers below 16.
                 let (v0, v1) = unsafe {
                     let half = |l: usize, half: usize| v.add(rows[l * 4] as usize + half * 64).cast();
                     (load_rows(|l| half(l, 0)), load_rows(|l| half(l, 1)))
                 };
                 for row in 0..4 {
-                    group.b1[set][row] = group.b1[set][row].xor(v1[row]);
-                    input[set][row] = input[set][row].xor3(v0[row], group.b1[set][row]);
+                    b1[row] = b1[row].xor(v1[row]);
+                    input[row] = input[row].xor3(v0[row], b1[row]);
                 }
             }
             group.b0 = chacha(input);
-            for set in 0..SETS {
-                for row in 0..4 {
-                    input[set][row] = group.b0[set][row].xor(group.b1[set][row]);
-                }
+            for (input, (b0, b1)) in input.iter_mut().zip(group.b0.iter().zip(&group.b1)) {
+                *input = [b0[0].xor(b1[0]), b0[1].xor(b1[1]), b0[2].xor(b1[2]), b0[3].xor(b1[3])];
             }
             group.b1 = chacha(input);
             group.look_up(n, g * SETS * LANES, v);
