@@ -4,20 +4,19 @@
 #![expect(clippy::inline_always, reason = "callees must be compiled with the instruction set of the entry function")]
 
 use std::arch::x86_64::{
-    __m128i, __m256i, _MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_castsi128_si256, _mm256_castsi256_si128,
-    _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_or_si256, _mm256_setr_epi8, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+    __m128i, __m256i, _MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_andnot_si256, _mm256_castsi128_si256,
+    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256,
+    _mm256_set1_epi64x, _mm256_setr_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_slli_epi64,
+    _mm256_srli_epi32, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
     _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
 };
 
 use super::{
     Arithmetic,
+    keccak::{self, Lanes},
     words::{self, Register},
 };
-use crate::label::{
-    Block,
-    hash::{State, permute_one},
-};
+use crate::label::{Block, hash::State};
 
 /// The proof that the machine has AVX2.
 #[derive(Debug, Clone, Copy)]
@@ -29,16 +28,60 @@ impl Avx2 {
     }
 }
 
-impl Arithmetic<1> for Avx2 {
+impl Arithmetic<4> for Avx2 {
     const GROUP: usize = Ymm::LABELS;
 
-    fn permute(self, state: &mut State<1>) {
-        permute_one(state);
+    fn permute(self, state: &mut State<4>) {
+        // SAFETY: `self` is the proof that the instructions exist.
+        unsafe { permute(state) }
     }
 
     fn romix(self, blocks: &mut [Block], v: &mut [Block]) {
         // SAFETY: `self` is the proof that the instructions exist.
         unsafe { romix(blocks, v) }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn permute(state: &mut State<4>) {
+    let mut words = [Quads(_mm256_setzero_si256()); 25];
+    for (word, lanes) in words.iter_mut().zip(&*state) {
+        // SAFETY: four words are 32 bytes.
+        *word = Quads(unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) });
+    }
+    for (word, lanes) in keccak::permute(words).into_iter().zip(state) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), word.0) };
+    }
+}
+
+/// One word of four Keccak states.
+#[derive(Clone, Copy)]
+struct Quads(__m256i);
+
+impl Lanes for Quads {
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        // SAFETY: a value of this type is the proof that the instructions exist.
+        Self(unsafe { _mm256_xor_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn chi(self, b: Self, c: Self) -> Self {
+        // SAFETY: as in `xor`.
+        Self(unsafe { _mm256_xor_si256(self.0, _mm256_andnot_si256(b.0, c.0)) })
+    }
+
+    #[inline(always)]
+    fn rotate<const BITS: i32, const REST: i32>(self) -> Self {
+        // SAFETY: as in `xor`.
+        Self(unsafe { _mm256_or_si256(_mm256_slli_epi64::<BITS>(self.0), _mm256_srli_epi64::<REST>(self.0)) })
+    }
+
+    #[inline(always)]
+    fn splat(self, word: u64) -> Self {
+        // SAFETY: as in `xor`.
+        Self(unsafe { _mm256_set1_epi64x(word.cast_signed()) })
     }
 }
 

@@ -11,19 +11,17 @@
 use std::arch::x86_64::{
     __m128i, __m256i, __m512i, _MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_castsi128_si512,
     _mm512_castsi256_si512, _mm512_castsi512_si128, _mm512_extracti32x4_epi32, _mm512_inserti32x4, _mm512_inserti64x4,
-    _mm512_rol_epi32, _mm512_setzero_si512, _mm512_shuffle_epi32, _mm512_shuffle_i32x4, _mm512_storeu_si512,
-    _mm512_ternarylogic_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
-    _mm512_xor_si512,
+    _mm512_loadu_si512, _mm512_rol_epi32, _mm512_rol_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi32,
+    _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use super::{
     Arithmetic,
+    keccak::{self, Lanes},
     words::{self, Register},
 };
-use crate::label::{
-    Block,
-    hash::{State, permute_one},
-};
+use crate::label::{Block, hash::State};
 
 /// The proof that the machine has AVX-512 F.
 #[derive(Debug, Clone, Copy)]
@@ -35,16 +33,60 @@ impl Avx512 {
     }
 }
 
-impl Arithmetic<1> for Avx512 {
+impl Arithmetic<8> for Avx512 {
     const GROUP: usize = Zmm::LABELS;
 
-    fn permute(self, state: &mut State<1>) {
-        permute_one(state);
+    fn permute(self, state: &mut State<8>) {
+        // SAFETY: `self` is the proof that the instructions exist.
+        unsafe { permute(state) }
     }
 
     fn romix(self, blocks: &mut [Block], v: &mut [Block]) {
         // SAFETY: `self` is the proof that the instructions exist.
         unsafe { romix(blocks, v) }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn permute(state: &mut State<8>) {
+    let mut words = [Quads(_mm512_setzero_si512()); 25];
+    for (word, lanes) in words.iter_mut().zip(&*state) {
+        // SAFETY: eight words are 64 bytes.
+        *word = Quads(unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) });
+    }
+    for (word, lanes) in keccak::permute(words).into_iter().zip(state) {
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), word.0) };
+    }
+}
+
+/// One word of eight Keccak states.
+#[derive(Clone, Copy)]
+struct Quads(__m512i);
+
+impl Lanes for Quads {
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        // SAFETY: a value of this type is the proof that the instructions exist.
+        Self(unsafe { _mm512_xor_si512(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn chi(self, b: Self, c: Self) -> Self {
+        // SAFETY: as in `xor`.
+        Self(unsafe { _mm512_ternarylogic_epi64::<0xd2>(self.0, b.0, c.0) })
+    }
+
+    #[inline(always)]
+    fn rotate<const BITS: i32, const REST: i32>(self) -> Self {
+        // SAFETY: as in `xor`.
+        Self(unsafe { _mm512_rol_epi64::<BITS>(self.0) })
+    }
+
+    #[inline(always)]
+    fn splat(self, word: u64) -> Self {
+        // SAFETY: as in `xor`.
+        Self(unsafe { _mm512_set1_epi64(word.cast_signed()) })
     }
 }
 
