@@ -25,12 +25,11 @@ impl Arithmetic<1> for Portable {
     }
 
     fn romix(self, blocks: &mut [Block], v: &mut [Block]) {
-        let n = v.len() / K;
         match blocks.as_chunks_mut::<K>() {
             ([pair], []) => romix(pair, v),
-            _ => {
-                for block in blocks {
-                    romix(array::from_mut(block), &mut v[..n]);
+            (_, single) => {
+                for block in single {
+                    romix(array::from_mut(block), v);
                 }
             }
         }
