@@ -70,7 +70,9 @@ fn files_of(path: &Path) -> BTreeMap<String, (u64, String)> {
 
 fn files_in(list: &Value) -> BTreeMap<String, (u64, String)> {
     let files = list.as_array().unwrap().iter();
-    files.map(|f| (f["file"].as_str().unwrap().into(), (f["bytes"].as_u64().unwrap(), f["sha256"].as_str().unwrap().into()))).collect()
+    files
+        .map(|f| (f["file"].as_str().unwrap().into(), (f["bytes"].as_u64().unwrap(), f["sha256"].as_str().unwrap().into())))
+        .collect()
 }
 
 fn metadata_text(path: &Path) -> String {
@@ -112,7 +114,8 @@ fn plain_directories_of_the_go_initializer_are_reproduced() {
 #[test]
 fn the_resume_shrink_mismatch_scenario_ends_as_specified() {
     let file = load("init_scenarios_go.json");
-    let scenario = file["scenarios"].as_array().unwrap().iter().find(|s| s["name"].as_str().unwrap().starts_with("resume-shrink")).unwrap();
+    let scenario =
+        file["scenarios"].as_array().unwrap().iter().find(|s| s["name"].as_str().unwrap().starts_with("resume-shrink")).unwrap();
     for isa in Isa::available() {
         let dir = tempfile::tempdir().unwrap();
         let mut done = 0;
@@ -224,11 +227,8 @@ fn directories_of_post_rs_are_reproduced_and_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let text = vector["postdata_metadata_json_text"].as_str().unwrap();
         let theirs = Metadata::from_json(text.as_bytes()).unwrap();
-        let request = Request {
-            max_file_size: Some(theirs.max_file_size),
-            min_num_units: Some(SpaceUnits(1)),
-            ..request(vector, vector)
-        };
+        let request =
+            Request { max_file_size: Some(theirs.max_file_size), min_num_units: Some(SpaceUnits(1)), ..request(vector, vector) };
         let ours = run(&request, dir.path(), isa).unwrap();
         assert_eq!(files_of(dir.path()), files_in(&vector["files"]), "{isa}");
         // post-rs keeps the smallest label of all, which is our nonce whenever it is below the production threshold.
