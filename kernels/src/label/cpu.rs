@@ -12,7 +12,7 @@ mod avx512;
 mod neon;
 mod portable;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-mod rows;
+mod words;
 
 use std::{fmt, iter, str::FromStr};
 
@@ -68,8 +68,7 @@ impl Isa {
     const fn lanes(self) -> usize {
         match self {
             Self::Portable => 2,
-            Self::Avx2 => 8,
-            Self::Avx512 => 16,
+            Self::Avx2 | Self::Avx512 => 16,
             Self::Neon => 4,
         }
     }
