@@ -11,7 +11,6 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod words;
 
 use std::{fmt, iter, str::FromStr};
@@ -67,9 +66,8 @@ impl Isa {
     /// Labels in flight; known for all of them everywhere, so that memory can be planned for another machine.
     const fn lanes(self) -> usize {
         match self {
-            Self::Portable => 2,
-            Self::Avx2 | Self::Avx512 => 16,
-            Self::Neon => 4,
+            Self::Neon => 8,
+            Self::Portable | Self::Avx2 | Self::Avx512 => 16,
         }
     }
 }

@@ -44,13 +44,8 @@ impl Arithmetic<1> for Avx2 {
 
 #[target_feature(enable = "avx2")]
 fn romix(blocks: &mut [Block], v: &mut [Block]) {
-    let n = v.len() / blocks.len();
-    for (blocks, v) in blocks.chunks_mut(Ymm::LABELS).zip(v.chunks_mut(n * Ymm::LABELS)) {
-        // SAFETY: the feature is enabled for this function.
-        unsafe { words::fill::<Ymm>(blocks, v) };
-    }
-    // SAFETY: as above.
-    unsafe { words::mix::<Ymm>(blocks, v) };
+    // SAFETY: the feature is enabled for this function.
+    unsafe { words::romix::<Ymm>(blocks, v) }
 }
 
 /// One word of eight labels.

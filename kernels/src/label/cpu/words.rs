@@ -286,12 +286,27 @@ impl<R: Register> Meanwhile for Fetch<'_, R> {
     }
 }
 
+/// Both loops for one group or two. `v` has the first group's rows, then the second's.
+///
+/// # Safety
+/// The machine has the instruction set of the register.
+#[inline(always)]
+pub(super) unsafe fn romix<R: Register>(blocks: &mut [Block], v: &mut [Block]) {
+    let n = v.len() / blocks.len();
+    for (blocks, v) in blocks.chunks_exact_mut(R::LABELS).zip(v.chunks_exact_mut(n * R::LABELS)) {
+        // SAFETY: the caller's promise.
+        unsafe { fill::<R>(blocks, v) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { mix::<R>(blocks, v) };
+}
+
 /// The second loop for one group or two that take turns. `v` has the first group's rows, then the second's.
 ///
 /// # Safety
 /// The machine has the instruction set of the register.
 #[inline(always)]
-pub(super) unsafe fn mix<R: Register>(blocks: &mut [Block], v: &[Block]) {
+unsafe fn mix<R: Register>(blocks: &mut [Block], v: &[Block]) {
     let n = v.len() / blocks.len();
     assert!(n.is_power_of_two() && v.len() == n * blocks.len());
     if let Some((first, second)) = blocks.split_at_mut_checked(R::LABELS).filter(|(_, second)| second.len() == R::LABELS) {
