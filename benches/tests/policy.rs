@@ -60,7 +60,7 @@ fn every_dependency_has_a_licence_we_may_use_and_comes_from_the_registry() {
         match package["source"].as_str() {
             None => {}
             Some(source) => {
-                assert!(source.starts_with("registry+https://github.com/rust-lang/crates.io-index"), "{name}: {source}")
+                assert!(source.starts_with("registry+https://github.com/rust-lang/crates.io-index"), "{name}: {source}");
             }
         }
     }

@@ -24,6 +24,8 @@ fn soak() -> bool {
 /// `post-init` with these words.
 fn program(words: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
+    // The help is wrapped to this width.
+    command.env_remove("COLUMNS");
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -819,4 +821,23 @@ fn memory_stays_within_what_bench_states() {
         assert!(peak > 0 && peak <= scratch + 64 * 1024, "N = {n}: {peak} KiB of {scratch} KiB + 64 MiB");
         println!("N = {n}: peak {peak} KiB, scratch {scratch} KiB");
     }
+}
+
+/// `docs/post-init-cli.md` holds the help of every command. `UPDATE_DOCS=1` writes it again.
+#[test]
+fn the_command_line_reference_is_up_to_date() {
+    let commands = ["", "init", "status", "verify", "repair", "nonce", "merge", "prune", "devices", "bench", "plan"];
+    let mut text = "# Command line of post-init\n\nGenerated from the program; a test keeps it true.\n".to_owned();
+    for command in commands {
+        let words: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        let help = String::from_utf8(run(&words).stdout).unwrap();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        let title = if command.is_empty() { "post-init".to_owned() } else { format!("post-init {command}") };
+        text += &format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/post-init-cli.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap() == text, "run the tests once with UPDATE_DOCS=1 and commit docs/post-init-cli.md");
 }
