@@ -1,21 +1,21 @@
 //! Processor time and the speed of the processor.
 
-use std::{hint::black_box, time::Duration};
+use std::hint::black_box;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-fn duration(time: Timespec) -> Duration {
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+fn seconds(time: Timespec) -> f64 {
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// Processor time of this thread.
-pub(crate) fn thread_time() -> Duration {
-    duration(clock_gettime(ClockId::ThreadCPUTime))
+/// Processor seconds of this thread.
+pub(crate) fn thread_time() -> f64 {
+    seconds(clock_gettime(ClockId::ThreadCPUTime))
 }
 
-/// Processor time of this process, all threads together.
-pub(crate) fn process_time() -> Duration {
-    duration(clock_gettime(ClockId::ProcessCPUTime))
+/// Processor seconds of this process, all threads together.
+pub(crate) fn process_time() -> f64 {
+    seconds(clock_gettime(ClockId::ProcessCPUTime))
 }
 
 /// Cycles per second of the core this runs on, by a chain of additions that depend on each other and take one cycle each; the
@@ -34,7 +34,7 @@ pub(crate) fn cycles_per_second() -> f64 {
             x = x.rotate_left(18).wrapping_add(x);
         }
         black_box(x);
-        best = best.min((thread_time() - start).as_secs_f64());
+        best = best.min(thread_time() - start);
     }
     ROUNDS as f64 * 8.0 / best
 }

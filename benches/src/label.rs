@@ -1,7 +1,7 @@
 //! Labels per core-second: each CPU backend, the plain loop, the whole pipeline, and the official program where it is at hand.
 
 use std::{
-    env, error,
+    env,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -27,9 +27,10 @@ use proto::{
     units::SpaceUnits,
 };
 
-use crate::clock::{cycles_per_second, median, process_time, thread_time};
-
-type Result<T> = std::result::Result<T, Box<dyn error::Error>>;
+use crate::{
+    Result,
+    clock::{cycles_per_second, median, process_time, thread_time},
+};
 
 /// Runs of each kind; the median is shown.
 const RUNS: usize = 5;
@@ -56,14 +57,14 @@ fn reference_rate(labels: u64, scratch: &mut Scratch) -> f64 {
     for index in 0..labels {
         std::hint::black_box(reference::full_label(&Commitment([7; 32]), index, ScryptN::MAINNET, scratch));
     }
-    labels as f64 / (thread_time() - start).as_secs_f64()
+    labels as f64 / (thread_time() - start)
 }
 
 fn device_rate(device: &mut Cpu, labels: usize) -> Result<f64> {
     let mut out = vec![0; labels * 16];
     let start = thread_time();
     device.labels(&Commitment([7; 32]), 0, &mut out)?;
-    Ok(labels as f64 / (thread_time() - start).as_secs_f64())
+    Ok(labels as f64 / (thread_time() - start))
 }
 
 /// A whole `init` with one thread: key, metadata, spot checks, files and all.
@@ -80,7 +81,7 @@ fn pipeline_rate(isa: Isa, threads: usize, labels: u64) -> Result<(f64, f64)> {
     let (cpu, wall) = (process_time(), Instant::now());
     init::run(&request, &dirs, &PoolOptions { cpu_threads: threads, isa, duty: 100 }, &Stop::default(), &Silent)?;
     let labels = labels as f64;
-    Ok((labels / (process_time() - cpu).as_secs_f64(), labels / wall.elapsed().as_secs_f64()))
+    Ok((labels / (process_time() - cpu), labels / wall.elapsed().as_secs_f64()))
 }
 
 /// The official program: labels per second of its processor time.

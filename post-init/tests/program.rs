@@ -161,7 +161,7 @@ fn a_signal_ends_it_within_a_second_and_it_goes_on_later() {
         assert_eq!(status.code(), Some(4));
         assert!(sent.elapsed() < Duration::from_secs(3), "{:?} on a busy machine", sent.elapsed());
         let bytes = fs::metadata(dir.path("postdata_0.bin")).unwrap().len();
-        assert!(bytes > 0 && bytes < 1_600_000 && bytes % 16 == 0);
+        assert!(bytes > 0 && bytes < 1_600_000 && bytes.is_multiple_of(16));
         expect(0, &init(dir.text(), &size));
         assert_same(&dir.contents(), &whole.contents());
     }
@@ -170,7 +170,8 @@ fn a_signal_ends_it_within_a_second_and_it_goes_on_later() {
 #[test]
 fn what_a_power_loss_leaves_is_mended() {
     let whole = finished(&SMALL);
-    let cases: [(&str, fn(&Dir)); 8] = [
+    type Harm = fn(&Dir);
+    let cases: [(&str, Harm); 8] = [
         ("a torn label", |dir| cut(dir, "postdata_2.bin", 1000)),
         ("an empty metadata file", |dir| fs::write(dir.path("postdata_metadata.json"), "").unwrap()),
         ("zeros for metadata", |dir| fs::write(dir.path("postdata_metadata.json"), [0; 200]).unwrap()),
@@ -833,7 +834,7 @@ fn the_command_line_reference_is_up_to_date() {
         let help = String::from_utf8(run(&words).stdout).unwrap();
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
         let title = if command.is_empty() { "post-init".to_owned() } else { format!("post-init {command}") };
-        text += &format!("\n## {title}\n\n```text\n{}\n```\n", help.join("\n").trim_end());
+        text.extend(["\n## ", &title, "\n\n```text\n", help.join("\n").trim_end(), "\n```\n"]);
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/post-init-cli.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {
