@@ -167,10 +167,12 @@ fn a_signal_ends_it_within_a_second_and_it_goes_on_later() {
     }
 }
 
+/// What a power loss can do to a directory.
+type Harm = fn(&Dir);
+
 #[test]
 fn what_a_power_loss_leaves_is_mended() {
     let whole = finished(&SMALL);
-    type Harm = fn(&Dir);
     let cases: [(&str, Harm); 8] = [
         ("a torn label", |dir| cut(dir, "postdata_2.bin", 1000)),
         ("an empty metadata file", |dir| fs::write(dir.path("postdata_metadata.json"), "").unwrap()),
