@@ -30,6 +30,7 @@ impl Avx2 {
 
 impl Arithmetic<4> for Avx2 {
     const GROUP: usize = Ymm::LABELS;
+    const WORTH: usize = 3;
 
     fn permute(self, state: &mut State<4>) {
         // SAFETY: `self` is the proof that the instructions exist.

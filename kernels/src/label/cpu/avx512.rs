@@ -16,6 +16,8 @@ use std::arch::x86_64::{
     _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
+use proto::post::ScryptN;
+
 use super::{
     Arithmetic,
     keccak::{self, Lanes},
@@ -35,6 +37,7 @@ impl Avx512 {
 
 impl Arithmetic<8> for Avx512 {
     const GROUP: usize = Zmm::LABELS;
+    const WORTH: usize = 3;
 
     fn permute(self, state: &mut State<8>) {
         // SAFETY: `self` is the proof that the instructions exist.
@@ -351,8 +354,10 @@ impl Group {
 /// The second loop.
 #[target_feature(enable = "avx512f")]
 fn mix(blocks: &mut [Block], v: &[Block]) {
-    assert!(blocks.len() == Zmm::LABELS && v.len().is_multiple_of(Zmm::LABELS));
     let n = v.len() / Zmm::LABELS;
+    assert!(blocks.len() == Zmm::LABELS && v.len() == n * Zmm::LABELS && n.is_power_of_two());
+    // Places in V are 32-bit numbers here.
+    assert!(n <= ScryptN::MAX as usize);
     let v = v.as_ptr().cast::<u8>();
     // SAFETY: the feature is enabled for this function.
     let zero = unsafe { [[Zmm::zero(); 4]; SETS] };
