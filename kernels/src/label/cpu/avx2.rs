@@ -1,14 +1,22 @@
 //! AVX2: eight labels per group, two groups.
+//!
+//! A mix of a group takes 1152 instructions on the three vector ports in the fill loop (1088 of arithmetic, as there is no
+//! rotation: 12 and 7 bits take three; 64 shuffles) and 1216 in the second loop: 48 and 51 cycles per label at best. Measured
+//! at N = 8192 on a Xeon with 2 MiB of L2 per core: 62 and 73. The state fills all sixteen registers, so some words wait in
+//! memory, which makes their chains longer.
 
 #![expect(unsafe_code, reason = "intrinsics")]
 #![expect(clippy::inline_always, reason = "callees must be compiled with the instruction set of the entry function")]
 
-use std::arch::x86_64::{
-    __m128i, __m256i, _MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_andnot_si256, _mm256_castsi128_si256,
-    _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256,
-    _mm256_set1_epi64x, _mm256_setr_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_slli_epi64,
-    _mm256_srli_epi32, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
-    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
+use std::arch::{
+    asm,
+    x86_64::{
+        __m128i, __m256i, _MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_andnot_si256, _mm256_castsi128_si256,
+        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256,
+        _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_slli_epi64, _mm256_srli_epi32, _mm256_srli_epi64,
+        _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+        _mm256_xor_si256,
+    },
 };
 
 use super::{
@@ -126,6 +134,35 @@ unsafe fn pair(low: *const u32, high: *const u32) -> Ymm {
     }
 }
 
+/// For each byte of a lane, where it comes from.
+#[repr(align(32))]
+struct Order([u8; 32]);
+
+/// Words rotated by 16 bits.
+static BY_16: Order =
+    Order([2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13]);
+
+/// Words rotated by 8 bits.
+static BY_8: Order =
+    Order([3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14, 3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14]);
+
+/// `vpshufb`. Of the intrinsic with a known order the compiler makes more: two shuffles by 16, and `(d ^ a) <<< 8` as
+/// `(d <<< 8) ^ (a <<< 8)`; that costs an eighth of all instructions.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shuffle_bytes(mut x: __m256i, order: &'static Order) -> __m256i {
+    // SAFETY: reads the 32 bytes of the order.
+    unsafe {
+        asm!(
+            "vpshufb {x}, {x}, [{order}]",
+            x = inlateout(ymm_reg) x,
+            order = in(reg) order.0.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    x
+}
+
 impl Register for Ymm {
     const LABELS: usize = 8;
 
@@ -189,20 +226,8 @@ impl Register for Ymm {
         Self(unsafe {
             match BITS {
                 // Whole bytes move with one shuffle.
-                16 => _mm256_shuffle_epi8(
-                    self.0,
-                    _mm256_setr_epi8(
-                        2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12,
-                        13,
-                    ),
-                ),
-                8 => _mm256_shuffle_epi8(
-                    self.0,
-                    _mm256_setr_epi8(
-                        3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14, 3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13,
-                        14,
-                    ),
-                ),
+                16 => shuffle_bytes(self.0, &BY_16),
+                8 => shuffle_bytes(self.0, &BY_8),
                 12 => _mm256_or_si256(_mm256_slli_epi32::<12>(self.0), _mm256_srli_epi32::<20>(self.0)),
                 _ => _mm256_or_si256(_mm256_slli_epi32::<7>(self.0), _mm256_srli_epi32::<25>(self.0)),
             }
