@@ -1,9 +1,9 @@
 //! AVX2: eight labels per group, two groups.
 //!
 //! A mix of a group takes 1152 instructions on the three vector ports in the fill loop (1088 of arithmetic, as there is no
-//! rotation: 12 and 7 bits take three; 64 shuffles) and 1216 in the second loop: 48 and 51 cycles per label at best. Measured
-//! at N = 8192 on a Xeon with 2 MiB of L2 per core: 62 and 73. The state fills all sixteen registers, so some words wait in
-//! memory, which makes their chains longer.
+//! rotation: 12 and 7 bits take three; 64 shuffles) and 1216 in the second loop, which is 48 and 51 cycles per label at best.
+//! Measured at N = 8192 on a Xeon with 2 MiB of L2 per core: 63 and 78. The state fills all sixteen registers, so some words
+//! wait in memory, and the scheduler of the processor is full of instructions that wait for others.
 
 #![expect(unsafe_code, reason = "intrinsics")]
 #![expect(clippy::inline_always, reason = "callees must be compiled with the instruction set of the entry function")]
