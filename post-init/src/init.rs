@@ -28,7 +28,7 @@ use crate::{
     size::{show_duration, show_size},
     stop::Stop,
     storage::Mode,
-    writer::Writer,
+    writer::{Patience, Writer},
 };
 
 /// Labels that are compared with the reference before a directory is continued, at N = 8192; fewer for larger N.
@@ -165,13 +165,6 @@ pub fn resolve(request: &Request, dirs: &DataDirs) -> Result<Job, Error> {
             there.dirs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         )));
     };
-    if recorded.is_none() && found.values().any(|f| f.bytes > 0) && request.commitment_atx_id.is_none() {
-        return Err(Error::NoData {
-            place: dirs.dirs[0].path.clone(),
-            why: "there are data files but no metadata; pass --node-id, --commitment-atx-id, --num-units (and --labels-per-unit, \
-                  --max-file-size, --scrypt-n if they are not the preset's): they are checked against the labels",
-        });
-    }
     let forgotten = if exists > 0 { dirs.forgotten()? } else { Vec::new() };
     if !forgotten.is_empty() {
         let names = forgotten.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -185,6 +178,15 @@ pub fn resolve(request: &Request, dirs: &DataDirs) -> Result<Job, Error> {
         // A stand-in until the key is made.
         None => (NodeId([0; 32]), true),
     };
+    // New labels may get a new key, labels that exist belong to one.
+    let undescribed = recorded.is_none() && found.values().any(|f| f.bytes > 0);
+    if undescribed && (new_key || request.commitment_atx_id.is_none()) {
+        return Err(Error::NoData {
+            place: dirs.dirs[0].path.clone(),
+            why: "there are data files but no metadata; pass --node-id, --commitment-atx-id, --num-units (and --labels-per-unit, \
+                  --max-file-size, --scrypt-n if they are not the preset's): they are checked against the labels",
+        });
+    }
     let golden = request.commitment_atx_id.is_none() && known.is_none();
     let metadata = Metadata {
         node_id,
@@ -285,7 +287,8 @@ pub fn run(
         ));
     }
     warn(request, &job, report);
-    let result = Run::new(dirs, job, stop, report)?.go(options, request.wait, report);
+    let patience = Patience { wait: request.wait, stop, report };
+    let result = Run::new(dirs, job, patience)?.go(options, report);
     drop(locks);
     result
 }
@@ -329,13 +332,15 @@ struct Run<'a> {
     search: Search,
     checker: Checker,
     stop: &'a Stop,
+    patience: Patience<'a>,
 }
 
 impl<'a> Run<'a> {
-    fn new(dirs: &'a DataDirs, job: Job, stop: &'a Stop, report: &dyn Report) -> Result<Self, Error> {
+    fn new(dirs: &'a DataDirs, job: Job, patience: Patience<'a>) -> Result<Self, Error> {
         let checker = Checker::new(job.commitment(), job.n)?;
         let threshold = vrf_threshold(job.layout.num_labels().0)?;
-        let mut run = Self { dirs, job, target: None, search: Search::new(threshold, None), checker, stop };
+        let Patience { stop, report, .. } = patience;
+        let mut run = Self { dirs, job, target: None, search: Search::new(threshold, None), checker, stop, patience };
         run.check_sample()?;
         run.mend_tails(report)?;
         run.start_nonce(report)?;
@@ -432,6 +437,14 @@ impl<'a> Run<'a> {
         if grows {
             self.target = recorded.target.filter(|t| t.num_units == layout.num_units().0);
         }
+        if grows && recorded.origin == Origin::SideFile {
+            // The nonce of the old number went with the metadata, which is about to be written again: without one it would say
+            // that these labels were looked at in vain.
+            let mut old = Search::new(vrf_threshold(old_labels)?, None);
+            old.scan(self.dirs, &self.job.found, &layout, 0..old_labels, &mut self.checker, self.stop)?;
+            self.job.metadata.nonce = old.best().map(|nonce| nonce.index);
+            self.job.metadata.nonce_value = old.best().map(|nonce| nonce.value);
+        }
         // A nonce that was found beyond the data says that there is none in the data.
         let beyond = |nonce: u64, position: Option<u64>| nonce >= old_labels && position.is_some();
         let metadata = &self.job.metadata;
@@ -441,7 +454,10 @@ impl<'a> Run<'a> {
         };
         let mut looked_at = match (best, recorded.origin) {
             _ if self.target.is_some() => num_labels,
-            (None, Origin::Metadata) if recorded.scrypt_n.is_some() => old_labels,
+            // Fewer labels have a looser threshold, so what was looked at in vain before may do now.
+            (None, Origin::Metadata) if recorded.scrypt_n.is_some() && recorded.metadata.num_units <= layout.num_units() => {
+                old_labels
+            }
             (Some((index, position)), _) if index < old_labels || beyond(index, position) || !grows => old_labels,
             _ => 0,
         };
@@ -492,12 +508,12 @@ impl<'a> Run<'a> {
             target.nonce = best.map(|nonce| nonce.index);
             target.nonce_value = best.map(|nonce| hex::encode(nonce.value));
             target.last_position = last_position;
-            return self.dirs.write_side_file(&self.job.metadata, self.job.n, Some(target));
+            return self.patience.write_small(|| self.dirs.write_side_file(&self.job.metadata, self.job.n, Some(target)));
         }
         self.job.metadata.nonce = best.map(|nonce| nonce.index);
         self.job.metadata.nonce_value = best.map(|nonce| nonce.value);
         self.job.metadata.last_position = last_position;
-        self.dirs.write_metadata(&self.job.metadata)
+        self.patience.write_small(|| self.dirs.write_metadata(&self.job.metadata))
     }
 
     /// Writes metadata and side file for the first time, or again where they differ from what they should say.
@@ -509,17 +525,15 @@ impl<'a> Run<'a> {
                 nonce_value: None,
                 last_position: None,
             });
-            // The metadata stays as it is but for what a crash took from it.
-            if self.job.recorded.as_ref().is_some_and(|r| r.origin == Origin::SideFile) {
-                self.dirs.write_metadata(&self.job.metadata)?;
-            }
+            // The metadata stays as it is, but a crash may have taken it and a new directory has none yet.
+            self.patience.write_small(|| self.dirs.write_metadata(&self.job.metadata))?;
             return self.record(self.target.as_ref().and_then(|t| t.last_position));
         }
         self.record(self.job.metadata.last_position)?;
-        self.dirs.write_side_file(&self.job.metadata, self.job.n, None)
+        self.patience.write_small(|| self.dirs.write_side_file(&self.job.metadata, self.job.n, None))
     }
 
-    fn go(mut self, options: &PoolOptions, wait: bool, report: &dyn Report) -> Result<Metadata, Error> {
+    fn go(mut self, options: &PoolOptions, report: &dyn Report) -> Result<Metadata, Error> {
         let started = Instant::now();
         let (total, done) = (self.job.labels_total(), self.job.labels_done());
         let missing = total - done;
@@ -535,8 +549,7 @@ impl<'a> Run<'a> {
             done,
             total,
         ));
-        let (dirs, stop, found) = (self.dirs, self.stop, self.job.found.clone());
-        let mut writer = Writer::new(dirs, layout, found, missing * LABEL_BYTES, wait, stop, report);
+        let mut writer = Writer::new(self.dirs, layout, self.job.found.clone(), missing * LABEL_BYTES, self.patience);
         writer.wait_for_all()?;
         self.begin()?;
         let covers_all = self.job.covers_all();
@@ -670,8 +683,8 @@ impl<'a> Run<'a> {
                 last_position: target.last_position,
                 ..self.job.metadata.clone()
             };
-            self.dirs.write_metadata(&self.job.metadata)?;
-            self.dirs.write_side_file(&self.job.metadata, self.job.n, None)?;
+            self.patience.write_small(|| self.dirs.write_metadata(&self.job.metadata))?;
+            self.patience.write_small(|| self.dirs.write_side_file(&self.job.metadata, self.job.n, None))?;
         }
         Ok(())
     }
