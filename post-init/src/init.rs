@@ -296,13 +296,13 @@ pub fn run(
 
 fn warn(request: &Request, job: &Job, report: &dyn Report) {
     let size = job.metadata.max_file_size;
-    if size < 1024 || size % 128 != 0 {
+    if size < 1024 || !size.is_multiple_of(128) {
         report.warn(format!(
             "a maximum file size of {size} bytes: official tools refuse sizes below 1024 and skip labels at the end of files whose \
              size is no multiple of 128"
         ));
     }
-    if size % LABEL_BYTES != 0 {
+    if !size.is_multiple_of(LABEL_BYTES) {
         report.warn("the maximum file size is no multiple of 16: some official tools compute wrong positions for such data");
     }
     if job.golden {

@@ -24,6 +24,8 @@ fn soak() -> bool {
 /// `post-init` with these words.
 fn program(words: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
+    // The help is wrapped to this width.
+    command.env_remove("COLUMNS");
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -159,16 +161,19 @@ fn a_signal_ends_it_within_a_second_and_it_goes_on_later() {
         assert_eq!(status.code(), Some(4));
         assert!(sent.elapsed() < Duration::from_secs(3), "{:?} on a busy machine", sent.elapsed());
         let bytes = fs::metadata(dir.path("postdata_0.bin")).unwrap().len();
-        assert!(bytes > 0 && bytes < 1_600_000 && bytes % 16 == 0);
+        assert!(bytes > 0 && bytes < 1_600_000 && bytes.is_multiple_of(16));
         expect(0, &init(dir.text(), &size));
         assert_same(&dir.contents(), &whole.contents());
     }
 }
 
+/// What a power loss can do to a directory.
+type Harm = fn(&Dir);
+
 #[test]
 fn what_a_power_loss_leaves_is_mended() {
     let whole = finished(&SMALL);
-    let cases: [(&str, fn(&Dir)); 8] = [
+    let cases: [(&str, Harm); 8] = [
         ("a torn label", |dir| cut(dir, "postdata_2.bin", 1000)),
         ("an empty metadata file", |dir| fs::write(dir.path("postdata_metadata.json"), "").unwrap()),
         ("zeros for metadata", |dir| fs::write(dir.path("postdata_metadata.json"), [0; 200]).unwrap()),
@@ -819,4 +824,23 @@ fn memory_stays_within_what_bench_states() {
         assert!(peak > 0 && peak <= scratch + 64 * 1024, "N = {n}: {peak} KiB of {scratch} KiB + 64 MiB");
         println!("N = {n}: peak {peak} KiB, scratch {scratch} KiB");
     }
+}
+
+/// `docs/post-init-cli.md` holds the help of every command. `UPDATE_DOCS=1` writes it again.
+#[test]
+fn the_command_line_reference_is_up_to_date() {
+    let commands = ["", "init", "status", "verify", "repair", "nonce", "merge", "prune", "devices", "bench", "plan"];
+    let mut text = "# Command line of post-init\n\nGenerated from the program; a test keeps it true.\n".to_owned();
+    for command in commands {
+        let words: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+        let help = String::from_utf8(run(&words).stdout).unwrap();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        let title = if command.is_empty() { "post-init".to_owned() } else { format!("post-init {command}") };
+        text.extend(["\n## ", &title, "\n\n```text\n", help.join("\n").trim_end(), "\n```\n"]);
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/post-init-cli.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap() == text, "run the tests once with UPDATE_DOCS=1 and commit docs/post-init-cli.md");
 }

@@ -98,7 +98,7 @@ fn plain_directories_of_the_go_initializer_are_reproduced() {
         let step = &scenario["steps"][0];
         let mut request = request(scenario, &step["params"]);
         let expected = step["metadata_text"].as_str().unwrap();
-        if request.max_file_size.unwrap() % 16 != 0 {
+        if !request.max_file_size.unwrap().is_multiple_of(16) {
             // Refused for new data, but what exists is continued.
             assert!(matches!(run(&request, dir.path(), isa), Err(Error::Usage(_))));
             let metadata = Metadata { nonce: None, nonce_value: None, ..Metadata::from_json(expected.as_bytes()).unwrap() };
