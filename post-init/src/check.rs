@@ -165,11 +165,11 @@ pub fn verify(
         Extent::Percent(percent) if percent < 100.0 => {
             let total = on_disk.iter().map(|labels| sample(labels.clone(), percent).0).sum();
             let mut ranges = on_disk.into_iter().flat_map(|labels| sample(labels, percent).1);
-            compare(existing, dirs, total, &mut ranges, &mut findings, options, stop, report)?;
+            compare(existing, dirs, (total, &mut ranges), &mut findings, options, stop, report)?;
         }
         Extent::Percent(_) | Extent::All => {
             let total = on_disk.iter().map(|labels| labels.end - labels.start).sum();
-            compare(existing, dirs, total, &mut on_disk.into_iter(), &mut findings, options, stop, report)?;
+            compare(existing, dirs, (total, &mut on_disk.into_iter()), &mut findings, options, stop, report)?;
         }
     }
     for range in &findings.wrong {
@@ -259,8 +259,7 @@ impl Reader<'_> {
 fn compare(
     existing: &Existing,
     dirs: &DataDirs,
-    total: u64,
-    ranges: &mut (dyn Iterator<Item = Range<u64>> + Send),
+    (total, ranges): (u64, &mut (dyn Iterator<Item = Range<u64>> + Send)),
     findings: &mut Findings,
     options: &PoolOptions,
     stop: &Stop,

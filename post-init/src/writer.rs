@@ -57,7 +57,7 @@ impl Patience<'_> {
         loop {
             match write() {
                 Err(Error::Io { path, source, .. }) if is_full(&source) => {
-                    full = path.parent().unwrap_or(&path).to_owned();
+                    path.parent().unwrap_or(&path).clone_into(&mut full);
                     self.lacking(&full, SMALL_FILE, &mut told)?;
                 }
                 result => {
