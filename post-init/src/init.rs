@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kernels::label::Smallest;
 use proto::{
     ids::{AtxId, Commitment, NodeId},
     keys::IdentityKey,
@@ -383,7 +384,11 @@ impl<'a> Run<'a> {
 
     /// Deals with what a crash leaves at the end of an unfinished file: a torn label is cut off; labels of zeros, which a power
     /// loss leaves where data had not reached the disk, are computed again.
+    ///
+    /// The system writes a file in any order, so zeros may also have good labels behind them; only of the file written last,
+    /// and only near its end.
     fn mend_tails(&mut self, report: &dyn Report) -> Result<(), Error> {
+        let last = self.job.found.range(self.job.files.clone()).next_back().map(|(number, _)| *number);
         for (number, found) in self.job.found.range_mut(self.job.files.clone()) {
             let path = self.dirs.path(found.dir, *number);
             let torn = found.bytes % LABEL_BYTES;
@@ -402,6 +407,7 @@ impl<'a> Run<'a> {
             let mut end = found.bytes;
             let mut chunk = vec![0; 1 << 16];
             'file: while end > 0 {
+                self.stop.check()?;
                 let start = end.saturating_sub(chunk.len() as u64);
                 let bytes = &mut chunk[..(end - start) as usize];
                 file.read_at(start, bytes).context("read", &path)?;
@@ -412,9 +418,19 @@ impl<'a> Run<'a> {
                     end -= LABEL_BYTES;
                 }
             }
+            let mut next = if found.bytes < wanted || last == Some(*number) { end.saturating_sub(TAIL) } else { end };
+            while next < end {
+                self.stop.check()?;
+                let bytes = &mut chunk[..(end - next).min(1 << 16) as usize];
+                file.read_at(next, bytes).context("read", &path)?;
+                match bytes.as_chunks::<16>().0.iter().position(|label| *label == [0; 16]) {
+                    Some(position) => end = next + position as u64 * LABEL_BYTES,
+                    None => next += bytes.len() as u64,
+                }
+            }
             if end < found.bytes {
                 report.note(format!(
-                    "{}: the last {} labels are zeros that never reached the disk; they are computed again",
+                    "{}: among the last {} labels are zeros that never reached the disk; they are computed again",
                     path.display(),
                     (found.bytes - end) / LABEL_BYTES
                 ));
@@ -602,29 +618,43 @@ impl<'a> Run<'a> {
         });
         let meter = RefCell::new(Meter::start(report, "initialising", done, total, rate));
         let stop = self.stop;
+        let writer = RefCell::new(writer);
         let result = pool.compute(
             &mut ranges,
             stop,
             &mut |devices| {
                 meter.borrow_mut().tick(devices);
-                Ok(())
+                // Slow devices may not give a batch in time.
+                writer.borrow_mut().sync_if_due()
             },
             &mut |batch| {
                 if self.search.offer(&batch.smallest) {
+                    // Rare, and too dear to be left to a device alone: an ATX with a wrong nonce is worth nothing.
+                    let Smallest { index, label } = batch.smallest;
+                    let full = self.checker.full_label(index);
+                    if full != label {
+                        let device = "(the one that gave the smallest label)".to_owned();
+                        let (found, expected) = (hex::encode(label), hex::encode(full));
+                        return Err(Error::WrongResult { device, index, found, expected });
+                    }
                     // First the nonce, then the labels: see the module `nonce`.
                     self.record(None)?;
                     if let Some(nonce) = self.search.best() {
                         report.event(&Event::Nonce { index: nonce.index, value: hex::encode(nonce.value) });
                     }
                 }
-                writer.append(batch.range.start, &batch.labels)?;
+                writer.borrow_mut().append(batch.range.start, &batch.labels)?;
                 meter.borrow_mut().add(batch.range.end - batch.range.start);
                 Ok(ControlFlow::Continue(()))
             },
         );
         // Whatever happened, what was written shall last.
-        let closed = writer.close();
-        result.and(closed)?;
+        let closed = writer.into_inner().close();
+        match (result, closed) {
+            // Then it is not saved.
+            (Err(Error::Stopped), Err(error)) => return Err(error),
+            (result, closed) => result.and(closed)?,
+        }
         meter.into_inner().finish(&pool.progress());
         Ok(())
     }

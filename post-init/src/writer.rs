@@ -57,7 +57,7 @@ impl Patience<'_> {
         loop {
             match write() {
                 Err(Error::Io { path, source, .. }) if is_full(&source) => {
-                    full = path.parent().unwrap_or(&path).to_owned();
+                    path.parent().unwrap_or(&path).clone_into(&mut full);
                     self.lacking(&full, SMALL_FILE, &mut told)?;
                 }
                 result => {
@@ -152,10 +152,12 @@ impl<'a> Writer<'a> {
             self.patience.room_again(&self.dirs.dirs[dir].path);
         }
         self.remaining = self.remaining.saturating_sub(labels.len() as u64);
-        if self.synced.elapsed() >= SYNC_EVERY {
-            self.sync()?;
-        }
-        Ok(())
+        self.sync_if_due()
+    }
+
+    /// [`sync`](Self::sync), if the last one is long enough ago.
+    pub(crate) fn sync_if_due(&mut self) -> Result<(), Error> {
+        if self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
     }
 
     /// Waits until everything written is on the disk.

@@ -14,7 +14,7 @@ use std::{
 
 use kernels::label::cpu::Isa;
 use post_init::{
-    data_dir::{DataDirs, DirSpec, SIDE_FILE},
+    data_dir::{DataDirs, DirSpec, LOCK_FILE, SIDE_FILE},
     error::Error,
     event::{Event, Report, Silent},
     init::{self, Request},
@@ -238,7 +238,7 @@ type Contents = BTreeMap<String, Vec<u8>>;
 fn contents(dirs: &[&Path]) -> Contents {
     let entries = dirs.iter().flat_map(|dir| fs::read_dir(dir).unwrap()).map(Result::unwrap);
     let files = entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()));
-    files.filter(|(name, _)| !name.ends_with(".lock")).collect()
+    files.filter(|(name, _)| name != LOCK_FILE).collect()
 }
 
 /// A directory of 4 units made in one go.
@@ -359,7 +359,9 @@ fn waiting_ends_when_there_is_room_again() {
             assert_same(&contents(&[dir.path()]), &reference);
         })
     });
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
@@ -380,7 +382,9 @@ fn a_full_disk_is_waited_for_wherever_it_is_noticed() {
             })
         },
     );
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
@@ -422,7 +426,9 @@ fn random_faults(seed: u64, reference: &Contents) {
     let mut random = Random(seed);
     let holder = tempfile::tempdir().unwrap();
     let paths: Vec<_> = (0..=random.below(2)).map(|i| holder.path().join(i.to_string())).collect();
-    paths.iter().for_each(|path| fs::create_dir(path).unwrap());
+    for path in &paths {
+        fs::create_dir(path).unwrap();
+    }
     let dirs: Vec<&Path> = paths.iter().map(|path| &**path).collect();
     for _ in 0..6 {
         let before = contents(&dirs);
