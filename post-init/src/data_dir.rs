@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
+    time::Duration,
 };
 
 use proto::{
@@ -221,11 +222,18 @@ impl DataDirs {
             #[cfg(unix)]
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
             let file = options.open(&path).context("open the lock file", &path)?;
-            match file.try_lock() {
-                Ok(()) => files.push(file),
-                Err(TryLockError::WouldBlock) => return Err(Error::InUse { dir: dir.path.clone() }),
-                Err(TryLockError::Error(source)) => return Err(Error::Io { action: "lock", path, source }),
+            // `status` looks at the lock by taking it for an instant.
+            let mut tries = 5;
+            loop {
+                match file.try_lock() {
+                    Ok(()) => break,
+                    Err(TryLockError::WouldBlock) if tries > 0 => std::thread::sleep(Duration::from_millis(40)),
+                    Err(TryLockError::WouldBlock) => return Err(Error::InUse { dir: dir.path.clone() }),
+                    Err(TryLockError::Error(source)) => return Err(Error::Io { action: "lock", path, source }),
+                }
+                tries -= 1;
             }
+            files.push(file);
         }
         Ok(Locks { _files: files })
     }

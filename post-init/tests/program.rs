@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -769,8 +769,9 @@ fn progress_is_told_in_json_and_metrics() {
     let dir = Dir::new();
     let size = ["--num-units", "4", "--labels-per-unit", "8000", "--scrypt-n", "1024", "--cpu-threads", "2", "--duty", "50"];
     let mut words = init(dir.text(), &size);
-    let address = "127.0.0.1:39471";
-    words.extend(["--json", "--metrics", address]);
+    // A port that was free a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    words.extend(["--json", "--metrics", &address]);
     let mut child = program(&words).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut events: Vec<Value> = Vec::new();
@@ -779,7 +780,7 @@ fn progress_is_told_in_json_and_metrics() {
         events.push(serde_json::from_str(&line.unwrap()).unwrap());
         // The line of the first one may be out before its metrics are.
         if metrics.is_none() && events.iter().filter(|event| event["event"] == "progress").count() == 2 {
-            let mut stream = TcpStream::connect(address).unwrap();
+            let mut stream = TcpStream::connect(&address).unwrap();
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).unwrap();
