@@ -8,12 +8,17 @@
 //! - [`cpu`]: many labels at a time in the vector registers of one core, one file per instruction set
 //! - `wgpu` and `cuda`, behind the features of these names: tens of thousands of labels at a time on a graphics processor; `gpu` is what
 //!   they share
+//! - `faulty`, behind the feature `testing`: a device with any of the faults that GPUs have
 
 mod hash;
 mod scratch;
 
 pub mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(feature = "testing")]
+pub mod faulty;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub mod gpu;
 pub mod reference;
 #[cfg(feature = "wgpu")]

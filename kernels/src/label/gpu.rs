@@ -100,7 +100,7 @@ impl fmt::Display for GpuClass {
 pub struct Tuning {
     /// Only every `gap`-th row of V is kept, the others are computed again (post.md section 3.3). At least 1, at most 64.
     pub gap: u32,
-    /// Threads of a work-group, one per label: a power of two from 8 to 256.
+    /// Threads of a work-group, one per label: a power of two from `movers` to 256.
     pub group: u32,
     /// Neighbouring threads that move one row of V together: 1 or 8.
     pub movers: u32,
@@ -121,7 +121,7 @@ impl Tuning {
         let Self { gap, group, movers, lanes, slice_ms } = *self;
         let good = (1..=64).contains(&gap)
             && group.is_power_of_two()
-            && (8..=256).contains(&group)
+            && (movers..=256).contains(&group)
             && (movers == 1 || movers == 8)
             && lanes > 0
             && slice_ms > 0;
@@ -196,6 +196,17 @@ pub(super) struct Found {
     /// Place in the batch.
     pub(super) place: u32,
     pub(super) label: super::FullLabel,
+}
+
+impl Found {
+    /// From the record that the kernels write: eight big-endian words of the label, then the place.
+    pub(super) fn parse(record: &[u8]) -> Self {
+        let mut label = [0; 32];
+        for (to, from) in label.chunks_exact_mut(4).zip(record.chunks_exact(4)) {
+            to.copy_from_slice(&[from[3], from[2], from[1], from[0]]);
+        }
+        Self { place: u32::from_le_bytes([record[32], record[33], record[34], record[35]]), label }
+    }
 }
 
 /// Memory and dispatches of one device. Work is done in the order it is queued.
@@ -323,7 +334,11 @@ impl<E: Engine> Driver<E> {
         }
     }
 
-    #[cfg(test)]
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    #[cfg(all(test, feature = "wgpu"))]
     pub(super) fn engine(&self) -> Option<&E> {
         self.engine.as_ref()
     }

@@ -193,6 +193,11 @@ impl Wgpu {
         Ok(lanes)
     }
 
+    /// How long one dispatch may take before the device counts as hung.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.driver.set_patience(patience);
+    }
+
     /// Counts the memory held.
     pub fn meter(&self) -> &Meter {
         &self.meter
@@ -624,7 +629,8 @@ impl Engine for Shards {
                 let (record, behind) = behind.split_at(RECORD as usize);
                 let (here, after) = out.split_at_mut(labels.len());
                 here.copy_from_slice(labels);
-                let found = parse_record(record, first);
+                let found = Found::parse(record);
+                let found = Found { place: found.place.saturating_add(first), ..found };
                 smallest = Some(smallest.map_or(found, |other| if found.label < other.label { found } else { other }));
                 (rest, out, first) = (behind, after, first + count);
             }
@@ -632,16 +638,6 @@ impl Engine for Shards {
         slot.buffer.raw.unmap();
         smallest.ok_or_else(|| DeviceError::Failed("an empty batch".into()))
     }
-}
-
-/// The smallest label of a shard: its words were turned for the comparison.
-fn parse_record(record: &[u8], first: u32) -> Found {
-    let mut label = [0; 32];
-    for (to, from) in label.chunks_exact_mut(4).zip(record.chunks_exact(4)) {
-        to.copy_from_slice(&[from[3], from[2], from[1], from[0]]);
-    }
-    let place = u32::from_le_bytes([record[32], record[33], record[34], record[35]]);
-    Found { place: first.saturating_add(place), label }
 }
 
 /// Polls a device that may be lost, which wgpu answers with a panic.
