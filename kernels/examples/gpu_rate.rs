@@ -1,42 +1,110 @@
-//! Labels per second of every adapter that wgpu finds, after a first batch that compiles the kernels.
+//! Labels per second of every GPU for each lookup gap, beside the bound of the device where it is known (post.md section 22).
 //!
-//! `cargo run --release -p kernels --features wgpu --example gpu_rate -- [labels] [gap] [group] [movers] [lanes]`
+//! `cargo run --release -p kernels --features wgpu,cuda --example gpu_rate -- [labels per gap] [gaps] [key=value …]`, where gaps are
+//! `1,2,4` and keys are `group`, `movers`, `lanes`, `slice_ms` of the tuning.
 
-use std::time::Instant;
+use std::{error::Error, time::Instant};
 
+#[cfg(feature = "cuda")]
+use kernels::label::cuda;
 use kernels::label::{
     Device,
-    wgpu::{enumerate, kernel_version},
+    gpu::{Ceiling, GpuClass, GpuInfo, Tuning, Work},
+    wgpu,
 };
 use proto::{ids::Commitment, post::ScryptN};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = std::env::args().skip(1).map(|arg| arg.parse::<u32>());
-    let mut next = |default| args.next().unwrap_or(Ok(default));
-    let labels = next(2048)?;
-    println!("kernels {}", kernel_version());
-    for adapter in enumerate() {
-        println!("{:?}", adapter.info());
-        let mut tuning = adapter.default_tuning();
-        tuning.gap = next(tuning.gap)?;
-        tuning.group = next(tuning.group)?;
-        tuning.movers = next(tuning.movers)?;
-        tuning.lanes = next(tuning.lanes)?;
-        let mut device = adapter.open(ScryptN::MAINNET, tuning)?;
-        let lanes = device.lanes()?;
-        let commitment = Commitment([7; 32]);
-        device.labels(&commitment, 0, &mut vec![0; lanes as usize * 16])?;
-        let mut out = vec![0; labels as usize * 16];
-        let (start, cpu) = (Instant::now(), cpu_seconds());
-        device.labels(&commitment, 1 << 33, &mut out)?;
-        let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-        println!("{tuning:?}, {lanes} lanes, {} bytes held", device.allocated());
-        println!(
-            "{labels} labels: {:.0} labels/s, {:.0} labels per CPU-second, longest dispatch {:?}",
-            labels as f64 / wall,
-            labels as f64 / cpu,
-            device.longest_dispatch()
-        );
+const COMMITMENT: Commitment = Commitment([7; 32]);
+
+struct Request {
+    labels: usize,
+    gaps: Vec<u32>,
+    settings: Vec<(String, u32)>,
+}
+
+impl Request {
+    fn parse() -> Result<Self, Box<dyn Error>> {
+        let mut request = Self { labels: 16384, gaps: vec![1, 2, 3, 4, 8], settings: Vec::new() };
+        for (i, arg) in std::env::args().skip(1).enumerate() {
+            match (i, arg.split_once('=')) {
+                (_, Some((key, value))) => request.settings.push((key.to_owned(), value.parse()?)),
+                (0, None) => request.labels = arg.parse()?,
+                (_, None) => request.gaps = arg.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            }
+        }
+        Ok(request)
+    }
+
+    fn tuning(&self, start: Tuning, gap: u32) -> Result<Tuning, Box<dyn Error>> {
+        let mut tuning = Tuning { gap, ..start };
+        for (key, value) in &self.settings {
+            match key.as_str() {
+                "group" => tuning.group = *value,
+                "movers" => tuning.movers = *value,
+                "lanes" => tuning.lanes = *value,
+                "slice_ms" => tuning.slice_ms = *value,
+                other => return Err(format!("unknown key {other}").into()),
+            }
+        }
+        Ok(tuning)
+    }
+
+    /// One line per gap; `open` gives a device and the labels it has in flight.
+    fn run<D: Device>(
+        &self,
+        info: &GpuInfo,
+        start: Tuning,
+        ceiling: Option<Ceiling>,
+        open: impl Fn(Tuning) -> Result<(D, u32), Box<dyn Error>>,
+    ) -> Result<(), Box<dyn Error>> {
+        println!("{} ({}), {}, driver {}", info.name, info.class, info.key, info.driver);
+        // Software is there to be tested; its rate is known after a moment.
+        let labels = if info.class == GpuClass::Software { self.labels.min(2048) } else { self.labels };
+        for gap in &self.gaps {
+            let tuning = self.tuning(start, *gap)?;
+            let (mut device, lanes) = open(tuning)?;
+            // Compiles, and finds the length of dispatches.
+            device.labels(&COMMITMENT, 0, &mut vec![0; lanes as usize * 16])?;
+            let mut out = vec![0; labels.next_multiple_of(lanes as usize) * 16];
+            let (begun, cpu) = (Instant::now(), cpu_seconds());
+            device.labels(&COMMITMENT, 1 << 33, &mut out)?;
+            let labels = (out.len() / 16) as f64;
+            let rate = labels / begun.elapsed().as_secs_f64();
+            print!("  gap {gap}: {rate:9.0} labels/s, {:9.0} per CPU-second, {lanes} in flight", labels / (cpu_seconds() - cpu));
+            if let Some(ceiling) = &ceiling {
+                let bound = Work::per_label(ScryptN::MAINNET, *gap).bound(ceiling);
+                let share = 100.0 * rate / bound.labels_per_second();
+                print!(", {share:.0} % of the bound ({:.0} by arithmetic, {:.0} by memory)", bound.arithmetic, bound.bandwidth);
+            }
+            println!();
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let request = Request::parse()?;
+    for adapter in wgpu::enumerate() {
+        let open = |tuning| {
+            let mut device = adapter.open(ScryptN::MAINNET, tuning)?;
+            let lanes = device.lanes()?;
+            Ok((device, lanes))
+        };
+        request.run(adapter.info(), adapter.default_tuning(), None, open)?;
+    }
+    #[cfg(feature = "cuda")]
+    match cuda::enumerate() {
+        Err(e) => println!("{e}"),
+        Ok(adapters) => {
+            for adapter in adapters {
+                let open = |tuning| {
+                    let mut device = adapter.open(ScryptN::MAINNET, tuning)?;
+                    let lanes = device.lanes()?;
+                    Ok((device, lanes))
+                };
+                request.run(adapter.info(), adapter.default_tuning(), adapter.ceiling(), open)?;
+            }
+        }
     }
     Ok(())
 }

@@ -56,11 +56,16 @@ fn emulated_driver() -> PathBuf {
     BUILT.get_or_init(build).clone()
 }
 
+/// Whether the system's driver is to be used, for which some tests are not made.
+fn is_real() -> bool {
+    env::var_os("CUDA_DEVICE").is_some_and(|device| device == "real")
+}
+
 /// The devices: emulated ones unless real ones are asked for.
 fn adapters() -> Vec<Adapter> {
     static CHOSEN: OnceLock<()> = OnceLock::new();
     CHOSEN.get_or_init(|| {
-        if env::var_os("CUDA_DEVICE").is_none_or(|device| device != "real") && env::var_os(OVERRIDE).is_none() {
+        if !is_real() && env::var_os(OVERRIDE).is_none() {
             #[expect(unsafe_code, reason = "the bindings are told where to look")]
             // SAFETY: the one write to the environment in this process; threads of other tests wait for it here before they read it.
             unsafe {
@@ -113,7 +118,7 @@ fn arguments_and_memory() {
 
 #[test]
 fn the_device_is_described() {
-    if env::var_os("CUDA_DEVICE").is_some() {
+    if is_real() {
         return;
     }
     let adapters = adapters();
@@ -223,6 +228,9 @@ fn child_prints_what_it_finds() {
 
 #[test]
 fn a_driver_that_does_not_start_is_told_apart() {
+    if is_real() {
+        return;
+    }
     let says = |environment: &[(&str, &str)], text: &str| {
         let output = child("child_prints_what_it_finds", environment);
         expect_success(&output);
@@ -290,6 +298,9 @@ fn child_loses_the_device() {
 
 #[test]
 fn memory_that_is_not_there_means_fewer_labels_in_flight() {
+    if is_real() {
+        return;
+    }
     // 256 labels in flight take 2 MiB and some.
     expect_success(&child("child_finds_little_memory", &[("EMULATED_MEMORY", "1000000")]));
     // The driver shows more than it gives.
@@ -299,6 +310,9 @@ fn memory_that_is_not_there_means_fewer_labels_in_flight() {
 
 #[test]
 fn a_device_that_fails_in_the_middle_is_lost() {
+    if is_real() {
+        return;
+    }
     // Launch failed, and a code that the bindings do not know.
     for code in ["719", "9999"] {
         for launch in ["1", "7", "12"] {
@@ -322,5 +336,8 @@ fn child_waits_for_a_hung_device() {
 
 #[test]
 fn a_device_that_hangs_is_left_alone() {
+    if is_real() {
+        return;
+    }
     expect_success(&child("child_waits_for_a_hung_device", &[("EMULATED_HANG", "9")]));
 }

@@ -66,6 +66,32 @@ impl GpuInfo {
     }
 }
 
+/// Which of the devices of all backends to use so that each piece of hardware is used once, as places in the list.
+///
+/// CUDA comes before the others, and DirectX after Vulkan. Several devices of one backend are always several devices.
+pub fn each_once(devices: &[GpuInfo]) -> Vec<usize> {
+    let rank = |info: &GpuInfo| match info.backend.as_str() {
+        "cuda" => 0,
+        "dx12" => 2,
+        _ => 1,
+    };
+    let mut order: Vec<usize> = (0..devices.len()).collect();
+    order.sort_by_key(|i| rank(&devices[*i]));
+    let mut kept: Vec<usize> = Vec::new();
+    for i in order {
+        let info = &devices[i];
+        // DirectX tells no place, so there a name has to do.
+        let seen = |other: &GpuInfo| {
+            other.backend != info.backend && (info.is_same_device(other) || (info.backend == "dx12" && info.name == other.name))
+        };
+        if !kept.iter().any(|k| seen(&devices[*k])) {
+            kept.push(i);
+        }
+    }
+    kept.sort_unstable();
+    kept
+}
+
 /// What a GPU is built as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -541,4 +567,74 @@ pub(super) const fn fingerprint(sources: &[&str]) -> u64 {
         i += 1;
     }
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(backend: &str, name: &str, pci: Option<&str>, uuid: Option<u8>) -> GpuInfo {
+        GpuInfo {
+            key: String::new(),
+            name: name.into(),
+            backend: backend.into(),
+            class: GpuClass::Discrete,
+            driver: String::new(),
+            memory: None,
+            free: None,
+            pci: pci.map(Into::into),
+            uuid: uuid.map(|byte| [byte; 16]),
+        }
+    }
+
+    #[test]
+    fn hardware_is_used_once() {
+        let devices = [
+            info("vulkan", "A", Some("0000:01:00.0"), Some(1)),
+            info("vulkan", "A", Some("0000:02:00.0"), Some(2)),
+            info("vulkan", "software", None, None),
+            info("dx12", "A", None, None),
+            info("dx12", "A", None, None),
+            info("dx12", "B", None, None),
+            info("cuda", "A", None, Some(1)),
+            info("cuda", "C", Some("0000:02:00.0"), None),
+            info("cuda", "D", Some("0000:03:00.0"), Some(4)),
+        ];
+        assert_eq!(each_once(&devices), [2, 5, 6, 7, 8]);
+        assert_eq!(each_once(&devices[..6]), [0, 1, 2, 5]);
+        assert_eq!(each_once(&devices[3..5]), [0, 1]);
+        // Nothing known is not the same.
+        assert!(!info("cuda", "A", None, None).is_same_device(&info("vulkan", "A", None, None)));
+    }
+
+    #[test]
+    fn dispatches_grow_to_their_length_and_shrink_at_once() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        // Compiling takes long, which is no reason to shorten the next one.
+        assert!(pace.observe(64, Duration::from_secs(3)));
+        assert_eq!(pace.steps, 64);
+        assert!(!pace.observe(64, Duration::from_millis(1)));
+        assert_eq!(pace.steps, 256);
+        pace.observe(256, Duration::from_millis(50));
+        assert_eq!(pace.steps, 512);
+        pace.observe(512, Duration::from_millis(800));
+        assert_eq!(pace.steps, 64);
+        pace.observe(64, Duration::from_secs(60));
+        assert_eq!(pace.steps, 1);
+        for _ in 0..20 {
+            pace.observe(pace.steps, Duration::ZERO);
+        }
+        assert_eq!(pace.steps, Pace::MOST);
+    }
+
+    #[test]
+    fn memory_is_counted() {
+        let meter = Meter::default();
+        let (a, b) = (meter.hold(3), meter.clone().hold(4));
+        assert_eq!(meter.bytes(), 7);
+        drop(a);
+        assert_eq!(meter.bytes(), 4);
+        drop(b);
+        assert_eq!(meter.bytes(), 0);
+    }
 }

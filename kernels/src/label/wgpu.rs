@@ -496,12 +496,16 @@ fn watch(device: &wgpu::Device) -> Fault {
     fault
 }
 
+/// The kernels for these parameters.
+fn source(tuning: Tuning) -> String {
+    let rows = if tuning.movers == 1 { ROWS_OWN } else { ROWS_SHARED };
+    format!("const GAP = {}u;\nconst GROUP = {}u;\n{LABEL}\n{rows}", tuning.gap, tuning.group)
+}
+
 impl Pipelines {
     #[expect(unsafe_code, reason = "shaders without the checks that untrusted ones need")]
     fn new(device: &wgpu::Device, layout: &wgpu::BindGroupLayout, tuning: Tuning) -> Self {
-        let rows = if tuning.movers == 1 { ROWS_OWN } else { ROWS_SHARED };
-        let source = format!("const GAP = {}u;\nconst GROUP = {}u;\n{LABEL}\n{rows}", tuning.gap, tuning.group);
-        let source = wgpu::ShaderSource::Wgsl(source.into());
+        let source = wgpu::ShaderSource::Wgsl(source(tuning).into());
         // SAFETY: threads are at most `lanes` of a shard, since those are a multiple of the size of a work-group, and rows fewer
         // than `Tuning::rows`; the buffers are as large as these say. Every loop ends: bounds are parameters, and the last
         // dispatch of ROMix makes at least one Mix per turn towards a finite number.
@@ -653,7 +657,33 @@ fn poll(device: &wgpu::Device, how: wgpu::PollType) -> Result<(), DeviceError> {
 
 #[cfg(test)]
 mod tests {
+    use naga::{
+        back::{hlsl, msl},
+        valid::{Capabilities, ValidationFlags, Validator},
+    };
+
     use super::*;
+
+    /// There is no Mac and no Windows here; that the kernels can be written in their languages is a beginning.
+    #[test]
+    fn kernels_translate_for_metal_and_directx() {
+        for tuning in [Tuning::SOFTWARE, Tuning::GPU, Tuning { gap: 8, group: 256, ..Tuning::GPU }] {
+            let module = naga::front::wgsl::parse_str(&source(tuning)).expect("WGSL");
+            let info = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).expect("a valid module");
+            let metal = msl::Options { lang_version: (2, 1), fake_missing_bindings: true, ..Default::default() };
+            let (metal, _) = msl::write_string(&module, &info, &metal, &msl::PipelineOptions::default()).expect("MSL");
+            let mut directx = String::new();
+            let options = hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+            let pipeline = hlsl::PipelineOptions::default();
+            hlsl::Writer::new(&mut directx, &options, &pipeline).write(&module, &info, None).expect("HLSL");
+            for entry in ["expand", "fill", "mix", "squeeze", "smallest"] {
+                assert!(
+                    metal.contains(&format!("kernel void {entry}")) && directx.contains(&format!("void {entry}(")),
+                    "{entry}"
+                );
+            }
+        }
+    }
 
     /// What a reset looks like from here: everything fails from one call to the next.
     #[test]
