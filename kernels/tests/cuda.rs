@@ -306,6 +306,8 @@ fn memory_that_is_not_there_means_fewer_labels_in_flight() {
     // The driver shows more than it gives.
     expect_success(&child("child_finds_little_memory", &[("EMULATED_MEMORY", "1000000"), ("EMULATED_SHOWN", "900000000")]));
     expect_success(&child("child_finds_no_memory", &[("EMULATED_MEMORY", "10000"), ("EMULATED_SHOWN", "900000000")]));
+    // It was given, and then launches fail for want of it.
+    expect_success(&child("child_finds_no_memory", &[("EMULATED_FAIL", "7,2")]));
 }
 
 #[test]
