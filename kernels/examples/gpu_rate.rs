@@ -84,13 +84,18 @@ impl Request {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let request = Request::parse()?;
-    for adapter in wgpu::enumerate() {
-        let open = |tuning| {
-            let mut device = adapter.open(ScryptN::MAINNET, tuning)?;
-            let lanes = device.lanes()?;
-            Ok((device, lanes))
-        };
-        request.run(adapter.info(), adapter.default_tuning(), None, open)?;
+    match wgpu::enumerate() {
+        Err(e) => println!("{e}"),
+        Ok(adapters) => {
+            for adapter in adapters {
+                let open = |tuning| {
+                    let mut device = adapter.open(ScryptN::MAINNET, tuning)?;
+                    let lanes = device.lanes()?;
+                    Ok((device, lanes))
+                };
+                request.run(adapter.info(), adapter.default_tuning(), None, open)?;
+            }
+        }
     }
     #[cfg(feature = "cuda")]
     match cuda::enumerate() {

@@ -112,6 +112,11 @@ fn random_ranges_equal_the_processor_for_every_gap() {
 }
 
 #[test]
+fn the_host_sleeps_while_the_device_works() {
+    on_all(|_, open| support::sleeps(open, Tuning { group: 32, lanes: 64, ..SMALL }));
+}
+
+#[test]
 fn arguments_and_memory() {
     on_all(|_, open| support::behaves(open));
 }

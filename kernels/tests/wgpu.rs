@@ -5,6 +5,8 @@ mod support;
 
 use std::{
     collections::HashSet,
+    env,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -18,8 +20,7 @@ use support::{GAPS, Open, SMALL, n};
 
 /// Runs a test on every adapter.
 fn on_all(test: impl Fn(&Adapter, Open<'_>)) {
-    let adapters = enumerate();
-    assert!(!adapters.is_empty(), "no adapter found; a software one comes with mesa-vulkan-drivers and libvulkan1");
+    let adapters = enumerate().expect("an adapter; a software one comes with mesa-vulkan-drivers and libvulkan1");
     for adapter in &adapters {
         println!("{}", adapter.info().name);
         test(adapter, &|n, tuning| Ok(Box::new(adapter.open(n, tuning)?)));
@@ -71,6 +72,12 @@ fn a_batch_of_several_shards_is_one_range() {
         // 128 MiB, the least that adapters bind, are 128 labels: with 320 in flight there are three shards on such an adapter.
         support::equals_cpu(open, Tuning { group: 64, lanes: 320, ..adapter.default_tuning() }, 8192, 1, 330);
     });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_host_sleeps_while_the_device_works() {
+    on_all(|_, open| support::sleeps(open, Tuning { group: 64, lanes: 128, ..SMALL }));
 }
 
 #[test]
@@ -131,10 +138,10 @@ fn more_labels_than_memory_are_fewer_labels() {
 
 #[test]
 fn adapters_are_described() {
-    let adapters = enumerate();
+    let adapters = enumerate().expect("an adapter");
     let keys: HashSet<_> = adapters.iter().map(|adapter| adapter.info().key.clone()).collect();
     assert_eq!(keys.len(), adapters.len(), "{keys:?}");
-    let again: HashSet<_> = enumerate().iter().map(|adapter| adapter.info().key.clone()).collect();
+    let again: HashSet<_> = enumerate().expect("an adapter").iter().map(|adapter| adapter.info().key.clone()).collect();
     assert_eq!(keys, again);
     for adapter in &adapters {
         let info = adapter.info();
@@ -146,6 +153,29 @@ fn adapters_are_described() {
         if info.class == GpuClass::Software {
             assert_eq!(info.uuid, None);
         }
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_apart() {
+    // The loader is asked for drivers in a process of its own, with none to be found.
+    let output = Command::new(env::current_exe().expect("this program"))
+        .args(["child_prints_what_it_finds", "--exact", "--ignored", "--nocapture"])
+        .env("VK_ICD_FILENAMES", "/nonexistent.json")
+        .env("VK_DRIVER_FILES", "/nonexistent.json")
+        .output()
+        .expect("a child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(cfg!(not(target_os = "linux")) || text.contains("found nothing: no Vulkan, Metal or DirectX 12 driver"), "{text}");
+}
+
+#[test]
+#[ignore = "a child process"]
+fn child_prints_what_it_finds() {
+    match enumerate() {
+        Ok(adapters) => println!("found {}", adapters.len()),
+        Err(e) => println!("found nothing: {e}"),
     }
 }
 

@@ -47,8 +47,19 @@ pub struct Adapter {
     adapter: wgpu::Adapter,
 }
 
-/// All devices of this machine that wgpu knows, software ones included; nothing is run on them. None if there is no driver.
-pub fn enumerate() -> Vec<Adapter> {
+/// Why there is no device for wgpu.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// The library that finds Vulkan drivers is not installed, or not visible from within a container.
+    #[error("no Vulkan loader: {0}")]
+    Loader(String),
+    /// No driver is installed that serves any device of this machine.
+    #[error("no Vulkan, Metal or DirectX 12 driver serves a device of this machine")]
+    Driver,
+}
+
+/// All devices of this machine that wgpu knows, software ones included; nothing is run on them.
+pub fn enumerate() -> Result<Vec<Adapter>, Missing> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     descriptor.flags = wgpu::InstanceFlags::empty();
@@ -60,7 +71,22 @@ pub fn enumerate() -> Vec<Adapter> {
         let info = describe(&adapter, &adapters);
         adapters.push(Adapter { info, adapter });
     }
-    adapters
+    if adapters.is_empty() { Err(missing()) } else { Ok(adapters) }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the question whether a library can be opened")]
+fn missing() -> Missing {
+    // SAFETY: the system's Vulkan loader, which wgpu has opened before if it is there.
+    match unsafe { ash::Entry::load() } {
+        Ok(_) => Missing::Driver,
+        Err(e) => Missing::Loader(e.to_string()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn missing() -> Missing {
+    Missing::Driver
 }
 
 fn describe(adapter: &wgpu::Adapter, before: &[Adapter]) -> GpuInfo {
@@ -688,7 +714,7 @@ mod tests {
     /// What a reset looks like from here: everything fails from one call to the next.
     #[test]
     fn a_lost_device_is_an_error_and_not_the_end() {
-        for adapter in enumerate() {
+        for adapter in enumerate().expect("an adapter") {
             let n = ScryptN::new(64).expect("a power of two");
             let tuning = Tuning { lanes: 32, group: 32, ..Tuning::SOFTWARE };
             let mut device = adapter.open(n, tuning).expect("a device");

@@ -186,3 +186,25 @@ pub(crate) fn behaves(open: Open<'_>) {
         assert!(matches!(open(n(64), bad).map(|_| ()), Err(DeviceError::Unsupported(_))), "{bad:?}");
     }
 }
+
+/// Whoever asks for labels sleeps while the device works: below 10 % of a core.
+#[cfg(target_os = "linux")]
+pub(crate) fn sleeps(open: Open<'_>, tuning: Tuning) {
+    // Fields 14 and 15 of the line are user and system time of this thread in hundredths of a second.
+    let cpu = || -> f64 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("Linux");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        (fields[11].parse::<f64>().expect("ticks") + fields[12].parse::<f64>().expect("ticks")) / 100.0
+    };
+    let mut device = open(n(8192), tuning).expect("a device");
+    let mut out = vec![0; tuning.lanes as usize * 16];
+    device.labels(&Commitment([2; 32]), 0, &mut out).expect("labels");
+    let (start, before) = (std::time::Instant::now(), cpu());
+    let mut first = 0;
+    while start.elapsed().as_secs_f64() < 2.0 {
+        device.labels(&Commitment([2; 32]), first, &mut out).expect("labels");
+        first += tuning.lanes as u64;
+    }
+    let (used, wall) = (cpu() - before, start.elapsed().as_secs_f64());
+    assert!(used < wall / 10.0, "{used} s of {wall} s");
+}
