@@ -160,13 +160,18 @@ pub fn verify(
     let whole = files.is_none();
     let files = existing.files(files)?;
     let mut findings = Findings { missing: tell_missing(existing, &files, report), ..Findings::default() };
-    let mut ranges = existing.on_disk(&files);
-    if let Extent::Percent(percent) = extent
-        && percent < 100.0
-    {
-        ranges = ranges.iter().flat_map(|labels| sample(labels, percent)).collect();
+    let on_disk = existing.on_disk(&files);
+    match extent {
+        Extent::Percent(percent) if percent < 100.0 => {
+            let total = on_disk.iter().map(|labels| sample(labels.clone(), percent).0).sum();
+            let mut ranges = on_disk.into_iter().flat_map(|labels| sample(labels, percent).1);
+            compare(existing, dirs, (total, &mut ranges), &mut findings, options, stop, report)?;
+        }
+        Extent::Percent(_) | Extent::All => {
+            let total = on_disk.iter().map(|labels| labels.end - labels.start).sum();
+            compare(existing, dirs, (total, &mut on_disk.into_iter()), &mut findings, options, stop, report)?;
+        }
     }
-    compare(existing, dirs, ranges, &mut findings, options, stop, report)?;
     for range in &findings.wrong {
         tell_wrong(existing, range, report);
     }
@@ -189,20 +194,17 @@ pub fn verify(
 
 /// Tells which files lack labels; how many labels lack in all.
 fn tell_missing(existing: &Existing, files: &Range<u64>, report: &dyn Report) -> u64 {
-    let mut missing = 0;
-    let mut told = 0;
-    for file in files.clone() {
+    let lacking = files.clone().filter_map(|file| {
         let expected = DataDirs::wanted(&existing.layout, file);
         let found = DataDirs::whole_labels(&existing.found, &existing.layout, file);
-        if found < expected {
-            missing += expected - found;
-            told += 1;
-            if told <= MOST_NAMED {
-                report.event(&Event::MissingLabels { file: file_name(file), found, expected });
-            }
-        }
+        (found < expected).then_some((file, found, expected))
+    });
+    for (file, found, expected) in lacking.take(MOST_NAMED) {
+        report.event(&Event::MissingLabels { file: file_name(file), found, expected });
     }
-    missing
+    // Counted without going through all files: damaged metadata may speak of more than can be gone through.
+    let expected = existing.layout.file_labels(files.end - 1).end - existing.layout.file_labels(files.start).start;
+    expected - existing.on_disk(files).iter().map(|labels| labels.end - labels.start).sum::<u64>()
 }
 
 fn tell_wrong(existing: &Existing, range: &Range<u64>, report: &dyn Report) {
@@ -210,16 +212,22 @@ fn tell_wrong(existing: &Existing, range: &Range<u64>, report: &dyn Report) {
     report.event(&Event::WrongLabels { file: file_name(file), first: range.start, last: range.end - 1 });
 }
 
-/// Runs of labels at random places of a file: at least the wanted share, the first and the last run always among them.
-fn sample(labels: &Range<u64>, percent: f64) -> Vec<Range<u64>> {
+/// Runs of labels at random places of a file: at least the wanted share, the first and the last run always among them. Also
+/// the number of their labels. The runs are drawn while they are asked for: all of a large disk would fill the memory.
+fn sample(labels: Range<u64>, percent: f64) -> (u64, impl Iterator<Item = Range<u64>>) {
     let count = labels.end - labels.start;
     let runs = count.div_ceil(RUN);
-    let wanted = ((count as f64 * percent / 100.0 / RUN as f64).ceil() as u64).clamp(2, runs.max(2));
-    let mut chosen = std::collections::BTreeSet::from([0, runs - 1]);
-    while (chosen.len() as u64) < wanted.min(runs) {
-        chosen.insert(rand::random_range(0..runs));
-    }
-    chosen.into_iter().map(|run| labels.start + run * RUN..(labels.start + (run + 1) * RUN).min(labels.end)).collect()
+    let wanted = ((count as f64 * percent / 100.0 / RUN as f64).ceil() as u64).clamp(2, runs.max(2)).min(runs);
+    let total = wanted * RUN - (runs * RUN - count);
+    let mut needed = wanted;
+    let chosen = (0..runs).filter(move |run| {
+        // Of the runs between here and the last one, as many as are still needed besides the last one.
+        let between = runs - 1 - run;
+        let take = *run == 0 || between == 0 || rand::random_range(0..between) < needed - 1;
+        needed -= u64::from(take);
+        take
+    });
+    (total, chosen.map(move |run| labels.start + run * RUN..(labels.start + (run + 1) * RUN).min(labels.end)))
 }
 
 /// Reads labels of the file that is open at the moment.
@@ -247,23 +255,22 @@ impl Reader<'_> {
     }
 }
 
-/// Computes the ranges and compares them with what is on disk.
+/// Computes the ranges (`total` labels) and compares them with what is on disk.
 fn compare(
     existing: &Existing,
     dirs: &DataDirs,
-    ranges: Vec<Range<u64>>,
+    (total, ranges): (u64, &mut (dyn Iterator<Item = Range<u64>> + Send)),
     findings: &mut Findings,
     options: &PoolOptions,
     stop: &Stop,
     report: &dyn Report,
 ) -> Result<(), Error> {
-    let total = ranges.iter().map(|r| r.end - r.start).sum();
     let mut pool = Pool::new(options, existing.commitment(), existing.n)?;
     let rate = if total > 0 { pool.measure(Duration::from_millis(50))? } else { 0.0 };
     let meter = RefCell::new(Meter::start(report, "checking", 0, total, rate));
     let mut reader = Reader { existing, dirs, open: None, buffer: Vec::new() };
     pool.compute(
-        &mut ranges.into_iter(),
+        ranges,
         stop,
         &mut |devices| {
             meter.borrow_mut().tick(devices);
@@ -369,6 +376,7 @@ fn rewrite(
     let rate = pool.measure(Duration::from_millis(50))?;
     let meter = RefCell::new(Meter::start(report, "repairing", 0, count, rate));
     let mut open: Option<(u64, Box<dyn LabelFile>)> = None;
+    let mut checker = Checker::new(existing.commitment(), existing.n)?;
     let mut back = Vec::new();
     pool.compute(
         &mut wrong.into_iter(),
@@ -384,6 +392,16 @@ fn rewrite(
                 open = Some((number, dirs.storage.open(&path, Mode::Write).context("open", &path)?));
             }
             let Some((_, file)) = &mut open else { return Ok(ControlFlow::Break(())) };
+            // Nothing is overwritten on the word of a device alone, which may be what is broken.
+            for index in [batch.range.start, batch.range.end - 1] {
+                let computed = &batch.labels[((index - batch.range.start) * LABEL_BYTES) as usize..][..16];
+                let full = checker.full_label(index);
+                if full[..16] != *computed {
+                    let device = "(the one that found this label wrong)".to_owned();
+                    let (found, expected) = (hex::encode(computed), hex::encode(&full[..16]));
+                    return Err(Error::WrongResult { device, index, found, expected });
+                }
+            }
             let offset = (batch.range.start - layout.file_labels(number).start) * LABEL_BYTES;
             file.write_at(offset, &batch.labels).context("write", &path)?;
             file.sync().context("sync", &path)?;
@@ -478,5 +496,25 @@ pub fn nonce(
     match (metadata.nonce, metadata.nonce_value) {
         (Some(index), Some(value)) => Ok(Nonce { index, value }),
         _ => Err(Error::BadData("no VRF nonce found".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn samples_are_in_order_and_hold_both_ends(start in 0_u64..1000, count in 1_u64..3000, percent in 0.0_f64..100.0) {
+            let (total, runs) = sample(start..start + count, percent);
+            let runs: Vec<_> = runs.collect();
+            prop_assert_eq!(runs[0].start, start);
+            prop_assert_eq!(runs[runs.len() - 1].end, start + count);
+            prop_assert!(runs.windows(2).all(|pair| pair[0].end <= pair[1].start));
+            prop_assert_eq!(runs.iter().map(|run| run.end - run.start).sum::<u64>(), total);
+            prop_assert!(total as f64 + RUN as f64 > count as f64 * percent / 100.0);
+        }
     }
 }

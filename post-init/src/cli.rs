@@ -385,6 +385,22 @@ fn print(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
+/// A line from the terminal; Ctrl-C ends the wait for it.
+fn read_line(stop: &Stop) -> Result<String, Error> {
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = io::stdin().read_line(&mut line);
+        let _ = sender.send(line);
+    });
+    loop {
+        stop.check()?;
+        if let Ok(line) = receiver.recv_timeout(Duration::from_millis(100)) {
+            return Ok(line);
+        }
+    }
+}
+
 impl Command {
     fn json(&self) -> bool {
         match self {
@@ -515,9 +531,7 @@ impl PruneArgs {
                 print(&prune::describe(&dirs, item));
             }
             print(&format!("This cannot be undone. Type the identity {} to go on:", existing.metadata.node_id));
-            let mut line = String::new();
-            let _ = io::stdin().read_line(&mut line);
-            confirmed = line.trim().parse().ok();
+            confirmed = read_line(stop)?.trim().parse().ok();
         }
         prune::prune(&existing, &dirs, confirmed, stop, &report)
     }

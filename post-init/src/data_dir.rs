@@ -359,9 +359,15 @@ impl DataDirs {
     /// Directories of this identity that the side files name but that are not among [`dirs`](Self::dirs).
     pub fn forgotten(&self) -> Result<Vec<PathBuf>, Error> {
         let here: Vec<PathBuf> = self.dirs.iter().filter_map(|dir| fs::canonicalize(&dir.path).ok()).collect();
+        let named = self.dirs.iter().map(|dir| Ok(read_side_file(&dir.path)?.map(|side| side.directories).unwrap_or_default()));
+        let named = named.collect::<Result<Vec<_>, Error>>()?;
+        // Each is one of as many as are here: all are, whatever their names were before they were moved.
+        if named.iter().all(|names| !names.is_empty() && names.len() <= here.len()) {
+            return Ok(Vec::new());
+        }
         let mut forgotten = Vec::new();
-        for dir in &self.dirs {
-            for other in read_side_file(&dir.path)?.map(|side| side.directories).unwrap_or_default() {
+        for names in named {
+            for other in names {
                 if !here.contains(&other) && !forgotten.contains(&other) {
                     forgotten.push(other);
                 }

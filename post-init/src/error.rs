@@ -9,6 +9,8 @@ use proto::{
     post::{LayoutError, MetadataError, NoThreshold, UnitsOutOfRange},
 };
 
+use crate::storage::is_full;
+
 /// Why a task did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -151,6 +153,8 @@ impl Error {
     /// The documented exit code: 1 failed, 2 bad usage or configuration, 3 data invalid, 4 interrupted and resumable.
     pub fn exit_code(&self) -> u8 {
         match self {
+            // A disk can be full for other files than labels, too.
+            Self::Io { source, .. } | Self::Key { source: KeyFileError::Io(source), .. } if is_full(source) => 4,
             Self::Usage(_)
             | Self::Mismatch { .. }
             | Self::Units(_)
@@ -216,6 +220,9 @@ impl Error {
             }
             Self::Twice { .. } => "Nothing was changed. Compare the two and move one of them away.",
             Self::InUse { .. } => "Wait for it or stop it; `post-init status` can be used meanwhile.",
+            Self::Io { source, .. } | Self::Key { source: KeyFileError::Io(source), .. } if is_full(source) => {
+                "The disk is full. Make room and run the same command again."
+            }
             Self::NoSpace { .. } => "What is done is saved. Make room (or add a --data-dir) and run the same command again.",
             Self::Stopped => "Run the same command again to go on.",
             Self::WrongResult { .. } => {

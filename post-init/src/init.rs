@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kernels::label::Smallest;
 use proto::{
     ids::{AtxId, Commitment, NodeId},
     keys::IdentityKey,
@@ -28,7 +29,7 @@ use crate::{
     size::{show_duration, show_size},
     stop::Stop,
     storage::Mode,
-    writer::Writer,
+    writer::{Patience, Writer},
 };
 
 /// Labels that are compared with the reference before a directory is continued, at N = 8192; fewer for larger N.
@@ -165,13 +166,6 @@ pub fn resolve(request: &Request, dirs: &DataDirs) -> Result<Job, Error> {
             there.dirs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         )));
     };
-    if recorded.is_none() && found.values().any(|f| f.bytes > 0) && request.commitment_atx_id.is_none() {
-        return Err(Error::NoData {
-            place: dirs.dirs[0].path.clone(),
-            why: "there are data files but no metadata; pass --node-id, --commitment-atx-id, --num-units (and --labels-per-unit, \
-                  --max-file-size, --scrypt-n if they are not the preset's): they are checked against the labels",
-        });
-    }
     let forgotten = if exists > 0 { dirs.forgotten()? } else { Vec::new() };
     if !forgotten.is_empty() {
         let names = forgotten.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -185,6 +179,15 @@ pub fn resolve(request: &Request, dirs: &DataDirs) -> Result<Job, Error> {
         // A stand-in until the key is made.
         None => (NodeId([0; 32]), true),
     };
+    // New labels may get a new key, labels that exist belong to one.
+    let undescribed = recorded.is_none() && found.values().any(|f| f.bytes > 0);
+    if undescribed && (new_key || request.commitment_atx_id.is_none()) {
+        return Err(Error::NoData {
+            place: dirs.dirs[0].path.clone(),
+            why: "there are data files but no metadata; pass --node-id, --commitment-atx-id, --num-units (and --labels-per-unit, \
+                  --max-file-size, --scrypt-n if they are not the preset's): they are checked against the labels",
+        });
+    }
     let golden = request.commitment_atx_id.is_none() && known.is_none();
     let metadata = Metadata {
         node_id,
@@ -285,7 +288,8 @@ pub fn run(
         ));
     }
     warn(request, &job, report);
-    let result = Run::new(dirs, job, stop, report)?.go(options, request.wait, report);
+    let patience = Patience { wait: request.wait, stop, report };
+    let result = Run::new(dirs, job, patience)?.go(options, report);
     drop(locks);
     result
 }
@@ -329,13 +333,15 @@ struct Run<'a> {
     search: Search,
     checker: Checker,
     stop: &'a Stop,
+    patience: Patience<'a>,
 }
 
 impl<'a> Run<'a> {
-    fn new(dirs: &'a DataDirs, job: Job, stop: &'a Stop, report: &dyn Report) -> Result<Self, Error> {
+    fn new(dirs: &'a DataDirs, job: Job, patience: Patience<'a>) -> Result<Self, Error> {
         let checker = Checker::new(job.commitment(), job.n)?;
         let threshold = vrf_threshold(job.layout.num_labels().0)?;
-        let mut run = Self { dirs, job, target: None, search: Search::new(threshold, None), checker, stop };
+        let Patience { stop, report, .. } = patience;
+        let mut run = Self { dirs, job, target: None, search: Search::new(threshold, None), checker, stop, patience };
         run.check_sample()?;
         run.mend_tails(report)?;
         run.start_nonce(report)?;
@@ -378,7 +384,11 @@ impl<'a> Run<'a> {
 
     /// Deals with what a crash leaves at the end of an unfinished file: a torn label is cut off; labels of zeros, which a power
     /// loss leaves where data had not reached the disk, are computed again.
+    ///
+    /// The system writes a file in any order, so zeros may also have good labels behind them; only of the file written last,
+    /// and only near its end.
     fn mend_tails(&mut self, report: &dyn Report) -> Result<(), Error> {
+        let last = self.job.found.range(self.job.files.clone()).next_back().map(|(number, _)| *number);
         for (number, found) in self.job.found.range_mut(self.job.files.clone()) {
             let path = self.dirs.path(found.dir, *number);
             let torn = found.bytes % LABEL_BYTES;
@@ -397,6 +407,7 @@ impl<'a> Run<'a> {
             let mut end = found.bytes;
             let mut chunk = vec![0; 1 << 16];
             'file: while end > 0 {
+                self.stop.check()?;
                 let start = end.saturating_sub(chunk.len() as u64);
                 let bytes = &mut chunk[..(end - start) as usize];
                 file.read_at(start, bytes).context("read", &path)?;
@@ -407,9 +418,19 @@ impl<'a> Run<'a> {
                     end -= LABEL_BYTES;
                 }
             }
+            let mut next = if found.bytes < wanted || last == Some(*number) { end.saturating_sub(TAIL) } else { end };
+            while next < end {
+                self.stop.check()?;
+                let bytes = &mut chunk[..(end - next).min(1 << 16) as usize];
+                file.read_at(next, bytes).context("read", &path)?;
+                match bytes.as_chunks::<16>().0.iter().position(|label| *label == [0; 16]) {
+                    Some(position) => end = next + position as u64 * LABEL_BYTES,
+                    None => next += bytes.len() as u64,
+                }
+            }
             if end < found.bytes {
                 report.note(format!(
-                    "{}: the last {} labels are zeros that never reached the disk; they are computed again",
+                    "{}: among the last {} labels are zeros that never reached the disk; they are computed again",
                     path.display(),
                     (found.bytes - end) / LABEL_BYTES
                 ));
@@ -432,6 +453,14 @@ impl<'a> Run<'a> {
         if grows {
             self.target = recorded.target.filter(|t| t.num_units == layout.num_units().0);
         }
+        if grows && recorded.origin == Origin::SideFile {
+            // The nonce of the old number went with the metadata, which is about to be written again: without one it would say
+            // that these labels were looked at in vain.
+            let mut old = Search::new(vrf_threshold(old_labels)?, None);
+            old.scan(self.dirs, &self.job.found, &layout, 0..old_labels, &mut self.checker, self.stop)?;
+            self.job.metadata.nonce = old.best().map(|nonce| nonce.index);
+            self.job.metadata.nonce_value = old.best().map(|nonce| nonce.value);
+        }
         // A nonce that was found beyond the data says that there is none in the data.
         let beyond = |nonce: u64, position: Option<u64>| nonce >= old_labels && position.is_some();
         let metadata = &self.job.metadata;
@@ -441,7 +470,10 @@ impl<'a> Run<'a> {
         };
         let mut looked_at = match (best, recorded.origin) {
             _ if self.target.is_some() => num_labels,
-            (None, Origin::Metadata) if recorded.scrypt_n.is_some() => old_labels,
+            // Fewer labels have a looser threshold, so what was looked at in vain before may do now.
+            (None, Origin::Metadata) if recorded.scrypt_n.is_some() && recorded.metadata.num_units <= layout.num_units() => {
+                old_labels
+            }
             (Some((index, position)), _) if index < old_labels || beyond(index, position) || !grows => old_labels,
             _ => 0,
         };
@@ -492,12 +524,12 @@ impl<'a> Run<'a> {
             target.nonce = best.map(|nonce| nonce.index);
             target.nonce_value = best.map(|nonce| hex::encode(nonce.value));
             target.last_position = last_position;
-            return self.dirs.write_side_file(&self.job.metadata, self.job.n, Some(target));
+            return self.patience.write_small(|| self.dirs.write_side_file(&self.job.metadata, self.job.n, Some(target)));
         }
         self.job.metadata.nonce = best.map(|nonce| nonce.index);
         self.job.metadata.nonce_value = best.map(|nonce| nonce.value);
         self.job.metadata.last_position = last_position;
-        self.dirs.write_metadata(&self.job.metadata)
+        self.patience.write_small(|| self.dirs.write_metadata(&self.job.metadata))
     }
 
     /// Writes metadata and side file for the first time, or again where they differ from what they should say.
@@ -509,17 +541,15 @@ impl<'a> Run<'a> {
                 nonce_value: None,
                 last_position: None,
             });
-            // The metadata stays as it is but for what a crash took from it.
-            if self.job.recorded.as_ref().is_some_and(|r| r.origin == Origin::SideFile) {
-                self.dirs.write_metadata(&self.job.metadata)?;
-            }
+            // The metadata stays as it is, but a crash may have taken it and a new directory has none yet.
+            self.patience.write_small(|| self.dirs.write_metadata(&self.job.metadata))?;
             return self.record(self.target.as_ref().and_then(|t| t.last_position));
         }
         self.record(self.job.metadata.last_position)?;
-        self.dirs.write_side_file(&self.job.metadata, self.job.n, None)
+        self.patience.write_small(|| self.dirs.write_side_file(&self.job.metadata, self.job.n, None))
     }
 
-    fn go(mut self, options: &PoolOptions, wait: bool, report: &dyn Report) -> Result<Metadata, Error> {
+    fn go(mut self, options: &PoolOptions, report: &dyn Report) -> Result<Metadata, Error> {
         let started = Instant::now();
         let (total, done) = (self.job.labels_total(), self.job.labels_done());
         let missing = total - done;
@@ -535,8 +565,7 @@ impl<'a> Run<'a> {
             done,
             total,
         ));
-        let (dirs, stop, found) = (self.dirs, self.stop, self.job.found.clone());
-        let mut writer = Writer::new(dirs, layout, found, missing * LABEL_BYTES, wait, stop, report);
+        let mut writer = Writer::new(self.dirs, layout, self.job.found.clone(), missing * LABEL_BYTES, self.patience);
         writer.wait_for_all()?;
         self.begin()?;
         let covers_all = self.job.covers_all();
@@ -589,29 +618,43 @@ impl<'a> Run<'a> {
         });
         let meter = RefCell::new(Meter::start(report, "initialising", done, total, rate));
         let stop = self.stop;
+        let writer = RefCell::new(writer);
         let result = pool.compute(
             &mut ranges,
             stop,
             &mut |devices| {
                 meter.borrow_mut().tick(devices);
-                Ok(())
+                // Slow devices may not give a batch in time.
+                writer.borrow_mut().sync_if_due()
             },
             &mut |batch| {
                 if self.search.offer(&batch.smallest) {
+                    // Rare, and too dear to be left to a device alone: an ATX with a wrong nonce is worth nothing.
+                    let Smallest { index, label } = batch.smallest;
+                    let full = self.checker.full_label(index);
+                    if full != label {
+                        let device = "(the one that gave the smallest label)".to_owned();
+                        let (found, expected) = (hex::encode(label), hex::encode(full));
+                        return Err(Error::WrongResult { device, index, found, expected });
+                    }
                     // First the nonce, then the labels: see the module `nonce`.
                     self.record(None)?;
                     if let Some(nonce) = self.search.best() {
                         report.event(&Event::Nonce { index: nonce.index, value: hex::encode(nonce.value) });
                     }
                 }
-                writer.append(batch.range.start, &batch.labels)?;
+                writer.borrow_mut().append(batch.range.start, &batch.labels)?;
                 meter.borrow_mut().add(batch.range.end - batch.range.start);
                 Ok(ControlFlow::Continue(()))
             },
         );
         // Whatever happened, what was written shall last.
-        let closed = writer.close();
-        result.and(closed)?;
+        let closed = writer.into_inner().close();
+        match (result, closed) {
+            // Then it is not saved.
+            (Err(Error::Stopped), Err(error)) => return Err(error),
+            (result, closed) => result.and(closed)?,
+        }
         meter.into_inner().finish(&pool.progress());
         Ok(())
     }
@@ -670,8 +713,8 @@ impl<'a> Run<'a> {
                 last_position: target.last_position,
                 ..self.job.metadata.clone()
             };
-            self.dirs.write_metadata(&self.job.metadata)?;
-            self.dirs.write_side_file(&self.job.metadata, self.job.n, None)?;
+            self.patience.write_small(|| self.dirs.write_metadata(&self.job.metadata))?;
+            self.patience.write_small(|| self.dirs.write_side_file(&self.job.metadata, self.job.n, None))?;
         }
         Ok(())
     }

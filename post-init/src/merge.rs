@@ -42,7 +42,7 @@ impl Part {
             )));
         }
         let recorded = dirs.describe()?;
-        if let Some(target) = recorded.as_ref().and_then(|r| r.target.as_ref()) {
+        if let Some(target) = recorded.as_ref().and_then(|r| r.target.as_ref().filter(|t| t.num_units > r.metadata.num_units.0)) {
             let units = target.num_units;
             return Err(Error::Usage(format!("{} is growing to {units} units: let that end first", path.display())));
         }

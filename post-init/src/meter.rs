@@ -58,7 +58,8 @@ impl<'a> Meter<'a> {
             labels_total: self.total,
             bytes_done: self.done * LABEL_BYTES,
             labels_per_second: rate,
-            eta_seconds: (rate > 0.0).then(|| (self.total - self.done) as f64 / rate),
+            // A search may take longer than expected.
+            eta_seconds: (rate > 0.0).then(|| self.total.saturating_sub(self.done) as f64 / rate),
             devices: devices.to_vec(),
         });
     }
@@ -66,5 +67,18 @@ impl<'a> Meter<'a> {
     /// Tells the last progress.
     pub fn finish(mut self, devices: &[DeviceProgress]) {
         self.tell(devices);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Silent;
+
+    #[test]
+    fn a_search_may_take_longer_than_expected() {
+        let mut meter = Meter::start(&Silent, "looking for a nonce", 0, 10, 1.0);
+        meter.add(25);
+        meter.finish(&[]);
     }
 }

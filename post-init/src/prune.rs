@@ -58,6 +58,13 @@ pub fn prune(
             return Err(Error::NotConfirmed(id));
         }
         let _locks = dirs.lock()?;
+        // While the owner was thinking another process may have grown the identity: then what was in excess no longer is.
+        let now = dirs
+            .describe()?
+            .map(|now| (now.metadata.num_units, now.target.is_some_and(|t| t.num_units > now.metadata.num_units.0)));
+        if now != Some((existing.metadata.num_units, false)) || dirs.files()? != existing.found {
+            return Err(Error::Usage("the data has changed since it was looked at; nothing was deleted".to_owned()));
+        }
         for item in list.iter().rev() {
             stop.check()?;
             let path = dirs.path(item.dir, item.file);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -20,12 +21,62 @@ const SYNC_EVERY: Duration = Duration::from_secs(10);
 /// How often a full disk is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Room that is asked for when a small file cannot be written: a block of any file system.
+const SMALL_FILE: u64 = 4096;
+
+/// What to do when a disk is full.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience<'a> {
+    /// Wait for room, instead of giving up.
+    pub(crate) wait: bool,
+    pub(crate) stop: &'a Stop,
+    pub(crate) report: &'a dyn Report,
+}
+
+impl Patience<'_> {
+    /// Tells what is missing and waits a moment, or gives up.
+    fn lacking(&self, dir: &Path, missing: u64, told: &mut bool) -> Result<(), Error> {
+        if !self.wait {
+            return Err(Error::NoSpace { dir: dir.to_owned(), missing });
+        }
+        if !*told {
+            self.report.event(&Event::WaitingForSpace { dir: dir.display().to_string(), missing_bytes: missing });
+            *told = true;
+        }
+        self.stop.sleep(LOOK_EVERY)
+    }
+
+    fn room_again(&self, dir: &Path) {
+        self.report.event(&Event::SpaceAgain { dir: dir.display().to_string() });
+    }
+
+    /// Writes small files with `write`, which can be repeated; they have to wait for room like labels.
+    pub(crate) fn write_small(&self, write: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+        let mut told = false;
+        let mut full = PathBuf::new();
+        loop {
+            match write() {
+                Err(Error::Io { path, source, .. }) if is_full(&source) => {
+                    path.parent().unwrap_or(&path).clone_into(&mut full);
+                    self.lacking(&full, SMALL_FILE, &mut told)?;
+                }
+                result => {
+                    if told && result.is_ok() {
+                        self.room_again(&full);
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+}
+
 /// The file that is being written.
 struct Open {
     file: Box<dyn LabelFile>,
     number: u64,
     dir: usize,
-    path: std::path::PathBuf,
+    path: PathBuf,
     dirty: bool,
 }
 
@@ -38,10 +89,7 @@ pub(crate) struct Writer<'a> {
     synced: Instant,
     /// Bytes this run still has to write.
     remaining: u64,
-    /// Wait while the disk is full, instead of giving up.
-    wait: bool,
-    stop: &'a Stop,
-    report: &'a dyn Report,
+    patience: Patience<'a>,
 }
 
 impl<'a> Writer<'a> {
@@ -50,17 +98,20 @@ impl<'a> Writer<'a> {
         layout: Layout,
         files: BTreeMap<u64, Found>,
         remaining: u64,
-        wait: bool,
-        stop: &'a Stop,
-        report: &'a dyn Report,
+        patience: Patience<'a>,
     ) -> Self {
-        Self { dirs, layout, files, open: None, synced: Instant::now(), remaining, wait, stop, report }
+        Self { dirs, layout, files, open: None, synced: Instant::now(), remaining, patience }
     }
 
     /// Waits until there is room for all that is to be written (or gives up at once if waiting is not wanted).
     ///
     /// Nothing is computed before: weeks of work that end on a full disk help nobody.
     pub(crate) fn wait_for_all(&self) -> Result<(), Error> {
+        // A cap does not change while waiting.
+        let caps = (0..self.dirs.dirs.len()).fold(0_u64, |sum, dir| sum.saturating_add(self.cap_left(dir)));
+        if caps < self.remaining {
+            return Err(Error::NoSpace { dir: self.dirs.dirs[0].path.clone(), missing: self.remaining - caps });
+        }
         let mut told = false;
         loop {
             let free = self.free_everywhere()?;
@@ -68,7 +119,7 @@ impl<'a> Writer<'a> {
             let needed = self.remaining.saturating_sub(self.reserved());
             if free >= needed {
                 if told {
-                    self.report.event(&Event::SpaceAgain { dir: self.dirs.dirs[0].to_string() });
+                    self.patience.room_again(&self.dirs.dirs[0].path);
                 }
                 return Ok(());
             }
@@ -98,13 +149,15 @@ impl<'a> Writer<'a> {
             }
         }
         if told {
-            self.report.event(&Event::SpaceAgain { dir: self.dirs.dirs[dir].to_string() });
+            self.patience.room_again(&self.dirs.dirs[dir].path);
         }
         self.remaining = self.remaining.saturating_sub(labels.len() as u64);
-        if self.synced.elapsed() >= SYNC_EVERY {
-            self.sync()?;
-        }
-        Ok(())
+        self.sync_if_due()
+    }
+
+    /// [`sync`](Self::sync), if the last one is long enough ago.
+    pub(crate) fn sync_if_due(&mut self) -> Result<(), Error> {
+        if self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
     }
 
     /// Waits until everything written is on the disk.
@@ -174,6 +227,13 @@ impl<'a> Writer<'a> {
         self.dirs.dirs[dir].cap.map_or(u64::MAX, |cap| cap.saturating_sub(used))
     }
 
+    /// Bytes that may still be put into a directory, in new files and in those that are incomplete.
+    fn cap_left(&self, dir: usize) -> u64 {
+        let here = self.files.iter().filter(|(_, f)| f.dir == dir);
+        let incomplete: u64 = here.map(|(n, f)| self.layout.file_bytes(*n).saturating_sub(f.bytes)).sum();
+        self.room_below_cap(dir).saturating_add(incomplete)
+    }
+
     fn free(&self, dir: usize) -> Result<u64, Error> {
         let path = &self.dirs.dirs[dir].path;
         self.dirs.storage.free_bytes(path).context("ask for the free space of", path)
@@ -183,7 +243,7 @@ impl<'a> Writer<'a> {
     fn free_everywhere(&self) -> Result<u64, Error> {
         let mut systems: Vec<(Option<u64>, u64, u64)> = Vec::new();
         for (dir, spec) in self.dirs.dirs.iter().enumerate() {
-            let (free, cap) = (self.free(dir)?, self.room_below_cap(dir));
+            let (free, cap) = (self.free(dir)?, self.cap_left(dir));
             let device = device_of(&spec.path);
             match systems.iter_mut().find(|(other, ..)| device.is_some() && *other == device) {
                 Some((_, _, caps)) => *caps = caps.saturating_add(cap),
@@ -207,36 +267,27 @@ impl<'a> Writer<'a> {
         self.remaining.saturating_sub(free).max(1)
     }
 
-    /// Tells what is missing and waits a moment, or gives up.
     fn lacking(&self, dir: usize, missing: u64, told: &mut bool) -> Result<(), Error> {
-        let spec = &self.dirs.dirs[dir];
-        if !self.wait {
-            return Err(Error::NoSpace { dir: spec.path.clone(), missing });
-        }
-        if !*told {
-            self.report.event(&Event::WaitingForSpace { dir: spec.to_string(), missing_bytes: missing });
-            *told = true;
-        }
-        self.stop.sleep(LOOK_EVERY)
+        self.patience.lacking(&self.dirs.dirs[dir].path, missing, told)
     }
 }
 
 #[cfg(unix)]
-fn device_of(path: &std::path::Path) -> Option<u64> {
+fn device_of(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|m| std::os::unix::fs::MetadataExt::dev(&m))
 }
 
 #[cfg(not(unix))]
-fn device_of(_path: &std::path::Path) -> Option<u64> {
+fn device_of(_path: &Path) -> Option<u64> {
     None
 }
 
 #[cfg(unix)]
-fn allocated(path: &std::path::Path) -> u64 {
+fn allocated(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |m| std::os::unix::fs::MetadataExt::blocks(&m) * 512)
 }
 
 #[cfg(not(unix))]
-fn allocated(_path: &std::path::Path) -> u64 {
+fn allocated(_path: &Path) -> u64 {
     0
 }

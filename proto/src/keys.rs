@@ -67,7 +67,11 @@ impl IdentityKey {
         File::open(path)?.take(KEY_FILE_CHARS as u64 + 2).read_to_end(&mut text)?;
         if text.len() != KEY_FILE_CHARS {
             let newline = text.len() > KEY_FILE_CHARS && text[KEY_FILE_CHARS..].iter().all(u8::is_ascii_whitespace);
-            let hint = if newline { ": remove the line end, nodes refuse it" } else { "" };
+            let hint = match text.len() {
+                0 => ": a crash may have left it empty; delete it to get another one",
+                _ if newline => ": remove the line end, nodes refuse it",
+                _ => "",
+            };
             return Err(KeyFileError::Length { found: text.len(), hint });
         }
         let mut bytes = Zeroizing::new([0; 64]);
@@ -85,9 +89,12 @@ impl IdentityKey {
         let mut bytes = self.0.to_keypair_bytes();
         let text = Zeroizing::new(hex::encode(bytes));
         bytes.zeroize();
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        Ok(())
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        if written.is_err() {
+            // Half a key, on a full disk, would only bar the way to the next attempt.
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(written?)
     }
 }
 

@@ -8,9 +8,12 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "x86_64", test))]
+mod keccak;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod words;
 
 use std::{fmt, iter, str::FromStr};
@@ -25,6 +28,7 @@ use self::{avx2::Avx2, avx512::Avx512};
 use super::{
     Block, Device, DeviceError, DeviceInfo, DeviceKind, FullLabel, STORED, Scratch, Smallest, check_range,
     hash::{Key, State},
+    reference,
 };
 
 /// The instruction sets there are kernels for.
@@ -96,6 +100,9 @@ trait Arithmetic<const H: usize>: Copy {
     /// Labels that cannot be computed apart; a batch is filled up to a multiple of this.
     const GROUP: usize;
 
+    /// Fewer labels than this are done sooner one by one.
+    const WORTH: usize;
+
     /// Keccak-f\[1600\] on `H` states.
     fn permute(self, state: &mut State<H>);
 
@@ -154,6 +161,12 @@ fn full_labels<const H: usize, K: Arithmetic<H>>(
     out: &mut [FullLabel],
     v: &mut [Block],
 ) {
+    if jobs.len() < K::WORTH {
+        for ((commitment, index), out) in iter::zip(jobs, out) {
+            *out = reference::full_label_in(commitment, *index, &mut v[..n.get() as usize]);
+        }
+        return;
+    }
     let permute = |state: &mut State<H>| kernel.permute(state);
     let mut blocks = vec![Block::ZERO; jobs.len().next_multiple_of(K::GROUP)];
     let (hashed, _) = blocks.as_chunks_mut::<H>();

@@ -33,6 +33,7 @@ impl Neon {
 
 impl Arithmetic<1> for Neon {
     const GROUP: usize = Vector::LABELS;
+    const WORTH: usize = 2;
 
     fn permute(self, state: &mut State<1>) {
         permute_one(state);

@@ -24,6 +24,7 @@ type Half = [Word; 16];
 
 impl Arithmetic<1> for Portable {
     const GROUP: usize = LABELS;
+    const WORTH: usize = 12;
 
     fn permute(self, state: &mut State<1>) {
         permute_one(state);
