@@ -6,12 +6,23 @@
 //!
 //! - [`reference`](mod@reference): one label at a time, written to be read beside the specification; everything else is tested against it
 //! - [`cpu`]: many labels at a time in the vector registers of one core, one file per instruction set
+//! - `wgpu` and `cuda`, behind the features of these names: tens of thousands of labels at a time on a graphics processor; `gpu` is what
+//!   they share
+//! - `faulty`, behind the feature `testing`: a device with any of the faults that GPUs have
 
 mod hash;
 mod scratch;
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+#[cfg(feature = "testing")]
+pub mod faulty;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub mod gpu;
 pub mod reference;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
 
 use std::cmp::Ordering;
 
@@ -62,6 +73,10 @@ impl Smallest {
 pub enum DeviceKind {
     /// One core of the processor.
     Cpu,
+    /// A graphics processor through Vulkan, Metal or DirectX 12.
+    Wgpu,
+    /// A graphics processor through CUDA.
+    Cuda,
 }
 
 /// What a [`Device`] is and takes.
@@ -111,6 +126,18 @@ pub enum DeviceError {
     /// This machine cannot run the backend.
     #[error("{0} is not available on this machine")]
     Unavailable(String),
+    /// No kernel is made for these parameters on this device.
+    #[error("this device does not do {0}")]
+    Unsupported(String),
+    /// The device is gone or was reset; what it worked on is lost and it has to be opened again.
+    #[error("device lost: {0}")]
+    Lost(String),
+    /// The device does not come to an end; it cannot be used any more by this process.
+    #[error("device has not answered for {seconds} s")]
+    Hung {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The device or its driver failed.
     #[error("device failed: {0}")]
     Failed(String),
@@ -127,6 +154,15 @@ pub trait Device: Send {
     ///
     /// `out` holds at least one label and only whole labels; the last index may be `u64::MAX` but not lie beyond it.
     fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError>;
+
+    /// Gives back the memory of the device until the next call of [`labels`](Self::labels), for a pause. A device that keeps its
+    /// memory for life does nothing.
+    fn release(&mut self) {}
+
+    /// Bytes of memory held on the device now.
+    fn allocated(&self) -> u64 {
+        self.info().scratch_bytes
+    }
 }
 
 /// Checks the arguments of [`Device::labels`] and tells the number of labels.

@@ -3,6 +3,6 @@
 //! - [`label`]: the memory-hard label function of PoST
 //!
 //! Nothing here reads files, talks to the network or knows about identities; callers bring bytes and take bytes. This is the
-//! only crate of the suite that contains `unsafe` code (SIMD); every fast path is tested against the portable one.
+//! only crate of the suite that contains `unsafe` code (SIMD, GPU drivers); every fast path is tested against the portable one.
 
 pub mod label;
