@@ -95,7 +95,8 @@ fn finished(more: &[&str]) -> Dir {
 
 #[cfg(unix)]
 fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    // The shell's own, as `kill` is not installed everywhere.
+    assert!(Command::new("sh").args(["-c", &format!("kill {name} {}", child.id())]).status().unwrap().success());
 }
 
 /// Small pseudo-random numbers with a seed that is printed.
@@ -226,9 +227,12 @@ fn cut(dir: &Dir, name: &str, size: u64) {
 #[track_caller]
 fn with_mounts(script: &str, dir: &Dir) -> String {
     let script = format!("set -eu\ncd '{}'\nrun() {{ '{PROGRAM}' \"$@\"; }}\n{script}", dir.text());
+    // In a user namespace, or, where there can be none (in a chroot), as the root that we then have to be.
+    let user = Command::new("unshare").args(["-rm", "true"]).output().unwrap().status.success();
     // With process ids of its own, nothing the script starts outlives it.
+    let namespaces = if user { "-rmpf" } else { "-mpf" };
     let output = Command::new("timeout")
-        .args(["--kill-after=1", "120", "unshare", "-rmpf", "--kill-child", "sh", "-c", &script])
+        .args(["--kill-after=1", "120", "unshare", namespaces, "--kill-child", "sh", "-c", &script])
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
