@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Where `make smesh` puts the data it makes; run it again to go on.
 DIR ?= smesh-data
 
-.PHONY: smesh test soak bench setup
+.PHONY: smesh test soak bench test-gpu gpu-kit ptx setup
 
 # The main job: a small identity is initialised and checked, with the label function of mainnet.
 smesh: setup
@@ -25,6 +25,19 @@ soak: setup
 # The figures of docs/performance.md. PEER_INITIALIZER=/path/to/initializer runs the official program beside ours.
 bench: setup
 	$(CARGO) run --release --locked -p benches
+
+# The GPU label kernels on the devices of this machine (software Vulkan and an emulated CUDA driver where there is no GPU): tests,
+# then rates. PREBUILT=folder runs what `make gpu-kit` packed.
+test-gpu:
+	@CARGO="$(CARGO)" scripts/test-gpu $(PREBUILT)
+
+# Tests and measurements for a GPU machine without compiler and network, in the folder KIT.
+gpu-kit: setup
+	@CARGO="$(CARGO)" scripts/gpu-kit "$(or $(KIT),gpu-kit)"
+
+# PTX from label.cu; fetches NVIDIA's compilers from PyPI (600 MB, no root, no GPU) into PTX_WORK.
+ptx:
+	kernels/src/label/cuda/ptx.sh $(PTX_WORK)
 
 # What a bare Debian or Ubuntu lacks.
 setup:
