@@ -230,9 +230,11 @@ fn with_mounts(script: &str, dir: &Dir) -> String {
     // In a user namespace, or, where there can be none (in a chroot), as the root that we then have to be.
     let user = Command::new("unshare").args(["-rm", "true"]).output().unwrap().status.success();
     // With process ids of its own, nothing the script starts outlives it.
-    let namespaces = if user { "-rmpf" } else { "-mpf" };
+    let namespaces: &[&str] = if user { &["-rmpf"] } else { &["-mpf", "--propagation", "unchanged"] };
     let output = Command::new("timeout")
-        .args(["--kill-after=1", "120", "unshare", namespaces, "--kill-child", "sh", "-c", &script])
+        .args(["--kill-after=1", "120", "unshare", "--kill-child"])
+        .args(namespaces)
+        .args(["sh", "-c", &script])
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
