@@ -1,0 +1,14 @@
+//! Generates the messages and services of the `.proto` files, without protoc.
+
+#[cfg(feature = "grpc")]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let files = protox::compile(["proto/spacemesh/v1/post.proto"], ["proto"])?;
+    tonic_prost_build::configure().compile_fds(files)?;
+    Ok(())
+}
+
+#[cfg(not(feature = "grpc"))]
+fn main() {
+    println!("cargo::rerun-if-changed=proto");
+}
