@@ -6,9 +6,9 @@ DIR ?= smesh-data
 
 .PHONY: smesh test soak bench test-gpu gpu-kit ptx setup
 
-# The main job: a small identity is initialised and checked, with the label function of mainnet.
+# The main job: a small identity is initialised and checked, its space is proven and the proof verified.
 smesh: setup
-	$(CARGO) build --release --locked -p post-init
+	$(CARGO) build --release --locked -p post-init -p post-prover
 	DIR="$(DIR)" scripts/smesh
 
 # Everything that must hold before a change lands.
