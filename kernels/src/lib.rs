@@ -1,8 +1,10 @@
 //! The arithmetic of the suite: one module per computation, one file per backend.
 //!
 //! - [`label`]: the memory-hard label function of PoST
+//! - [`posw`]: the hash chain and the nodes of the proof of elapsed time
 //!
 //! Nothing here reads files, talks to the network or knows about identities; callers bring bytes and take bytes. This is the
 //! only crate of the suite that contains `unsafe` code (SIMD); every fast path is tested against the portable one.
 
 pub mod label;
+pub mod posw;
