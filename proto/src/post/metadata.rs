@@ -43,6 +43,9 @@ pub enum MetadataError {
     /// An empty file, as a crash of another program can leave it.
     #[error("the file is empty")]
     Empty,
+    /// The beginning of a metadata file, as a crash of another program can leave it.
+    #[error("the file ends in the middle: {0}")]
+    Truncated(String),
     /// Not JSON, or not an object.
     #[error("not a JSON object: {0}")]
     Json(String),
@@ -69,7 +72,10 @@ impl Metadata {
         if text.iter().all(|b| b.is_ascii_whitespace() || *b == 0) {
             return Err(MetadataError::Empty);
         }
-        let value: Value = serde_json::from_slice(text).map_err(|e| MetadataError::Json(e.to_string()))?;
+        let value: Value = serde_json::from_slice(text).map_err(|e| match e.is_eof() {
+            true => MetadataError::Truncated(e.to_string()),
+            false => MetadataError::Json(e.to_string()),
+        })?;
         let Value::Object(object) = value else {
             return Err(MetadataError::Json("another JSON value".to_owned()));
         };
@@ -205,7 +211,11 @@ mod tests {
         let error = |text: &str| Metadata::from_json(text.as_bytes()).unwrap_err();
         assert_eq!(error(""), MetadataError::Empty);
         assert_eq!(error("\0\0\0\0"), MetadataError::Empty);
-        assert!(matches!(error("{\"NodeId\": "), MetadataError::Json(_)));
+        assert!(matches!(error("{\"NodeId\": "), MetadataError::Truncated(_)));
+        for cut in 1..good.len() {
+            assert!(matches!(error(&good[..cut]), MetadataError::Truncated(_)), "{cut}");
+        }
+        assert!(matches!(error("NodeId"), MetadataError::Json(_)));
         assert!(matches!(error("[]"), MetadataError::Json(_)));
         assert_eq!(error("{}"), MetadataError::Missing("NumUnits"));
         assert!(matches!(

@@ -1,0 +1,19 @@
+//! Placeholder.
+use super::{Arithmetic, portable::Portable};
+use crate::label::{Block, hash::State};
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Neon;
+impl Neon {
+    pub(super) fn detect() -> Option<Self> {
+        None
+    }
+}
+impl Arithmetic<1> for Neon {
+    const GROUP: usize = 1;
+    fn permute(self, state: &mut State<1>) {
+        Portable.permute(state);
+    }
+    fn romix(self, blocks: &mut [Block], v: &mut [Block]) {
+        Portable.romix(blocks, v);
+    }
+}
