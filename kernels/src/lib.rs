@@ -1,8 +1,12 @@
 //! The arithmetic of the suite: one module per computation, one file per backend.
 //!
 //! - [`label`]: the memory-hard label function of PoST
+//! - [`pow`]: the RandomX puzzle that comes before a proof
+//! - [`scan`]: the search for labels that are good for a proof
 //!
 //! Nothing here reads files, talks to the network or knows about identities; callers bring bytes and take bytes. This is the
-//! only crate of the suite that contains `unsafe` code (SIMD); every fast path is tested against the portable one.
+//! only crate of the suite that contains `unsafe` code (SIMD, foreign functions); every fast path is tested against the portable one.
 
 pub mod label;
+pub mod pow;
+pub mod scan;
