@@ -5,6 +5,7 @@
 //! - [`keys`]: identity keys and their files
 //! - [`genesis`]: what makes one network differ from another
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
+//! - [`scale`]: the binary codec of the network
 //!
 //! This crate depends on nothing else of the suite, does no networking and spawns no threads. File access is limited to the
 //! formats it owns (key files).
@@ -13,4 +14,5 @@ pub mod genesis;
 pub mod ids;
 pub mod keys;
 pub mod post;
+pub mod scale;
 pub mod units;
