@@ -1,11 +1,12 @@
 //! Writes one `#include` file per group of RocksDB's source files and compiles those.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, hash_map::DefaultHasher},
     env,
     error::Error,
     fmt::Write as _,
     fs,
+    hash::{Hash as _, Hasher as _},
     path::{Path, PathBuf},
 };
 
@@ -28,15 +29,46 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("RocksDB in large units is built on Linux only: set ROCKSDB_COMPILE=1 to have librocksdb-sys build it".into());
     }
     let home = PathBuf::from(env::var("DEP_ROCKSDB_CARGO_MANIFEST_DIR")?);
-    let source = home.join("rocksdb");
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let mut build = cc::Build::new();
-    // clang++ needs two thirds of the time of g++; a compiler that the user names is respected
-    if env::var_os("CXX").is_none() && is_there("clang++") {
-        build.compiler("clang++");
+    // The library is the same in every profile and whatever features other crates turn on, while cargo builds afresh for each:
+    // so it is kept beside the profiles' folders (`out` is `<target>/<profile>/build/<package>/out`), under what it is made of.
+    let keep = out.ancestors().nth(4).unwrap_or(&out).join("rocksdb-unity").join(key(&home)?);
+    let library = keep.join("librocksdb.a");
+    if !library.exists() {
+        compile(&home, &out)?;
+        fs::create_dir_all(&keep)?;
+        let unfinished = keep.join(format!("librocksdb.a.{}", std::process::id()));
+        fs::copy(out.join("librocksdb.a"), &unfinished)?;
+        fs::rename(unfinished, &library)?;
+        fs::remove_file(out.join("librocksdb.a"))?;
     }
+    println!("cargo:rustc-link-search=native={}", keep.display());
+    println!("cargo:rustc-link-lib=static=rocksdb");
+    println!("cargo:rustc-link-lib=stdc++");
+    Ok(())
+}
+
+/// What distinguishes one build of the library from another: its source, this file and the compiler.
+fn key(home: &Path) -> Result<String, Box<dyn Error>> {
+    let mut hasher = DefaultHasher::new();
+    (home, env::var("TARGET")?, compiler(), fs::read("build.rs")?).hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+/// clang++ needs two thirds of the time of g++; a compiler that the user names is respected.
+fn compiler() -> Option<&'static str> {
+    (env::var_os("CXX").is_none() && is_there("clang++")).then_some("clang++")
+}
+
+fn compile(home: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    let source = home.join("rocksdb");
+    let mut build = cc::Build::new();
+    if let Some(compiler) = compiler() {
+        build.compiler(compiler);
+    }
+    build.cargo_metadata(false);
     build.cpp(true).std("c++20").warnings(false).debug(false).opt_level(2).flag("-include").flag("cstdint");
-    build.include(source.join("include")).include(&source).include(&home).include(env::var("DEP_LZ4_INCLUDE")?);
+    build.include(source.join("include")).include(&source).include(home).include(env::var("DEP_LZ4_INCLUDE")?);
     for (name, value) in [("NDEBUG", Some("1")), ("LZ4", Some("1"))] {
         build.define(name, value);
     }

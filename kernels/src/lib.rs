@@ -2,9 +2,13 @@
 //!
 //! - [`label`]: the memory-hard label function of PoST
 //! - [`posw`]: the hash chain and the nodes of the proof of elapsed time
+//! - [`pow`]: the RandomX puzzle that comes before a proof
+//! - [`scan`]: the search for labels that are good for a proof
 //!
 //! Nothing here reads files, talks to the network or knows about identities; callers bring bytes and take bytes. This is the
-//! only crate of the suite that contains `unsafe` code (SIMD); every fast path is tested against the portable one.
+//! only crate of the suite that contains `unsafe` code (SIMD, foreign functions); every fast path is tested against the portable one.
 
 pub mod label;
 pub mod posw;
+pub mod pow;
+pub mod scan;

@@ -160,6 +160,17 @@ impl Backend {
     }
 }
 
+/// Gives `value` back in a way the compiler knows nothing about and that takes no time: for loops that measure the clock of a
+/// core by additions that depend on each other.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a call would be measured")]
+#[expect(unsafe_code, reason = "an empty instruction sequence")]
+pub fn opaque(mut value: u64) -> u64 {
+    // SAFETY: no instruction, and the register holds the value before and after.
+    unsafe { std::arch::asm!("/* {0} */", inout(reg) value, options(nomem, nostack, preserves_flags, pure)) };
+    value
+}
+
 /// The statement of a round, which salts every hash of its tree (poet.md section 1.1), and the way to hash.
 #[derive(Debug, Clone)]
 pub struct Statement {

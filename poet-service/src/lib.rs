@@ -7,16 +7,36 @@
 //! With `default-features = false` this is that library and nothing else. The feature `server` adds the storage of registrations
 //! and the network side.
 
+#[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
+pub mod bench;
 pub mod certificate;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod identity;
+#[cfg(feature = "server")]
+pub mod json;
 #[cfg(feature = "server")]
 pub mod log;
 pub mod membership;
 pub mod merkle;
+#[cfg(feature = "server")]
+pub mod metrics;
 pub mod pow;
 pub mod proof;
 pub mod prove;
+#[cfg(feature = "server")]
+pub mod registry;
 pub mod schedule;
+#[cfg(feature = "server")]
+pub mod service;
+#[cfg(feature = "server")]
+pub mod store;
 pub mod tree;
+#[cfg(feature = "server")]
+pub mod worker;
 
 #[cfg(feature = "server")]
 extern crate rocksdb_unity as _;

@@ -6,10 +6,12 @@
 //! what was on it again.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::FileExt as _,
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use kernels::posw::{Node, Statement};
@@ -89,9 +91,7 @@ impl NodeLog {
 
     /// Forgets all nodes after the first `nodes`.
     pub fn truncate(&mut self, nodes: u64) -> Result<(), LogError> {
-        if nodes >= self.nodes {
-            return Ok(());
-        }
+        let nodes = nodes.min(self.nodes);
         let (page, slot) = (nodes / NODES_PER_PAGE, nodes % NODES_PER_PAGE);
         let mut tail = Box::new([0; PAGE]);
         if slot > 0 {
@@ -195,43 +195,99 @@ impl Nodes for NodeLog {
 /// The nodes of a log, those on damaged pages computed again: from their children, or from the leaves of their unit.
 #[derive(Debug)]
 pub struct Mended<'a> {
-    /// The file.
-    pub log: &'a NodeLog,
-    /// The statement of the round.
-    pub statement: &'a Statement,
-    /// Which nodes are kept.
-    pub shape: Shape,
+    log: &'a NodeLog,
+    statement: &'a Statement,
+    shape: Shape,
+    /// Damaged pages that were computed again.
+    pages: Mutex<BTreeMap<u64, Arc<Vec<Node>>>>,
+}
+
+/// A page while it is computed again: what it depends on is on it already or on a page before.
+struct Mending<'m, 'a> {
+    mended: &'m Mended<'a>,
+    first: u64,
+    nodes: Vec<Node>,
+}
+
+impl Nodes for Mending<'_, '_> {
+    type Error = LogError;
+
+    fn node(&self, place: u64) -> Result<Node, LogError> {
+        let here = place.checked_sub(self.first).and_then(|slot| self.nodes.get(slot as usize));
+        here.map_or_else(|| self.mended.node(place), |node| Ok(*node))
+    }
 }
 
 impl Nodes for Mended<'_> {
     type Error = LogError;
 
     fn node(&self, place: u64) -> Result<Node, LogError> {
-        let damaged = match self.log.node(place) {
+        match self.log.node(place) {
             // beyond the end there is nothing to mend
-            Err(error @ LogError::Damaged { .. }) if place < self.log.len() => error,
-            other => return other,
-        };
-        let unit = self.shape.units_covered(place);
-        let above = (place - self.shape.kept(unit)) as u32;
-        if above == 0 {
-            let leaves = self.shape.leaves(unit + 1);
-            let units = Unit::compute(self.statement, self.shape, leaves, &[unit], self)?;
-            let computed = units.first().map(|computed| computed.node(self.statement, self.shape.lowest(), unit));
-            return computed.ok_or(damaged);
+            Err(LogError::Damaged { page }) if place < self.log.len() => {
+                let slot = (place % NODES_PER_PAGE) as usize;
+                self.mend(page)?.get(slot).copied().ok_or(LogError::Damaged { page })
+            }
+            other => other,
         }
-        // the children arise before their parent, so this ends
-        let (level, position) = (self.shape.lowest() + above - 1, ((unit + 1) >> above) - 1);
-        let left = self.node(self.shape.place(level, 2 * position))?;
-        let right = self.node(self.shape.place(level, 2 * position + 1))?;
-        Ok(self.statement.join(&left, &right))
     }
 }
 
-impl Mended<'_> {
+impl<'a> Mended<'a> {
+    /// The nodes that `log` keeps of the tree over `statement`.
+    pub fn new(log: &'a NodeLog, statement: &'a Statement, shape: Shape) -> Self {
+        Self { log, statement, shape, pages: Mutex::default() }
+    }
+
     /// The leaves of the tree that the log covers.
     pub fn leaves(&self) -> Leaves {
         self.shape.leaves(self.shape.units_covered(self.log.len()))
+    }
+
+    fn known(&self, page: u64) -> Option<Arc<Vec<Node>>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(&page).cloned()
+    }
+
+    /// Computes a damaged page again, after the damaged ones right before it: neighbours depend on each other, so this order
+    /// keeps the recursion flat.
+    fn mend(&self, page: u64) -> Result<Arc<Vec<Node>>, LogError> {
+        if let Some(nodes) = self.known(page) {
+            return Ok(nodes);
+        }
+        let mut first = page;
+        while first > 0 && self.known(first - 1).is_none() && self.log.read_page(first - 1).is_err() {
+            first -= 1;
+        }
+        let mut last = Arc::default();
+        for page in first..=page {
+            tracing::warn!(page, "a page of the tree's nodes is damaged: computing it again");
+            last = Arc::new(self.compute(page)?);
+            self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(page, Arc::clone(&last));
+        }
+        Ok(last)
+    }
+
+    fn compute(&self, page: u64) -> Result<Vec<Node>, LogError> {
+        let (statement, shape) = (self.statement, self.shape);
+        let first = page * NODES_PER_PAGE;
+        let mut mending = Mending { mended: self, first, nodes: Vec::new() };
+        for place in first..(first + NODES_PER_PAGE).min(self.log.len()) {
+            let unit = shape.units_covered(place);
+            let above = (place - shape.kept(unit)) as u32;
+            let node = if above == 0 {
+                let leaves = shape.leaves(unit + 1);
+                let units = Unit::compute(statement, shape, leaves, &[unit], &mending)?;
+                let computed = units.first().map(|computed| computed.node(statement, shape.lowest(), unit));
+                computed.ok_or(LogError::Damaged { page })?
+            } else {
+                let (level, position) = (shape.lowest() + above - 1, ((unit + 1) >> above) - 1);
+                let left = mending.node(shape.place(level, 2 * position))?;
+                let right = mending.node(shape.place(level, 2 * position + 1))?;
+                statement.join(&left, &right)
+            };
+            mending.nodes.push(node);
+        }
+        Ok(mending.nodes)
     }
 }
 
@@ -287,7 +343,7 @@ mod tests {
             let units = shape.units_covered(log.len());
             log.truncate(shape.kept(units)).unwrap();
             let mut tree = {
-                let mended = Mended { log: &log, statement: &statement, shape };
+                let mended = Mended::new(&log, &statement, shape);
                 prop_assert_eq!(mended.leaves(), shape.leaves(units));
                 Grower::resume(statement.clone(), shape, units, &mended).unwrap()
             };
@@ -299,7 +355,7 @@ mod tests {
             log.sync().unwrap();
             let log = NodeLog::open(&path, statement.as_bytes()).unwrap();
             prop_assert_eq!(log.len(), nodes.len() as u64);
-            let mended = Mended { log: &log, statement: &statement, shape };
+            let mended = Mended::new(&log, &statement, shape);
             for (place, node) in nodes.iter().enumerate() {
                 prop_assert_eq!(mended.node(place as u64).unwrap(), *node);
             }
@@ -320,7 +376,7 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let log = NodeLog::open(&path, statement.as_bytes()).unwrap();
         assert!(matches!(log.node(0), Err(LogError::Damaged { page: 0 })));
-        let mended = Mended { log: &log, statement: &statement, shape: Shape::new(0) };
+        let mended = Mended::new(&log, &statement, Shape::new(0));
         assert_eq!(mended.node(0).unwrap(), nodes[0]);
         assert!(matches!(mended.node(nodes.len() as u64), Err(LogError::Damaged { .. })));
     }

@@ -94,6 +94,10 @@ id32! {
     AtxId
 }
 id32! {
+    /// What a proof of space answers to: zeros for the first one, a PoET proof reference later.
+    Challenge
+}
+id32! {
     /// What labels are bound to: see [`crate::post::commitment`].
     Commitment
 }

@@ -6,12 +6,15 @@
 //! - [`genesis`]: what makes one network differ from another
 //! - [`poet`]: proofs of elapsed time, membership proofs, certificates
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
+//! - `grpc` (feature of that name): what the `.proto` files generate
 //! - [`scale`]: the binary codec of the network
 //!
 //! This crate depends on nothing else of the suite, does no networking and spawns no threads. File access is limited to the
 //! formats it owns (key files).
 
 pub mod genesis;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod ids;
 pub mod keys;
 pub mod poet;

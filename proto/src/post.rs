@@ -3,6 +3,7 @@
 //! - [`Params`] and [`Preset`]: the parameters of a network
 //! - [`Layout`]: which label lies in which file
 //! - [`Metadata`][]: `postdata_metadata.json`
+//! - [`Proof`]: a proof of space and how its indices are packed
 //! - [`vrf_threshold`]: below it lies the label whose index is the VRF nonce
 //!
 //! Source: `docs/spec/post.md`.
@@ -10,11 +11,13 @@
 mod layout;
 mod metadata;
 mod params;
+mod proof;
 mod vrf;
 
 pub use layout::{Layout, LayoutError, file_name, parse_file_name};
 pub use metadata::{METADATA_FILE, Metadata, MetadataError, NonceValue};
 pub use params::{InvalidScryptN, Params, Preset, ScryptN, UnitsOutOfRange, UnknownPreset};
+pub use proof::{MAX_INDICES_BYTES, Proof, index_bits, pack_indices, packed_len, unpack_indices};
 pub use vrf::{NoThreshold, vrf_threshold};
 
 use crate::ids::{AtxId, Commitment, NodeId};

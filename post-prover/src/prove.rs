@@ -1,0 +1,520 @@
+//! Making a proof (`docs/spec/post.md` section 12): passes over the data until a nonce has K2 good labels.
+//!
+//! A pass first finds the k2pow of its nonce groups, then one thread reads the data in large blocks and the others scan them.
+//! What the scans find is put in the order of the data again before it counts, so the same proof comes out whatever the number
+//! of threads: the one of the deployed prover on a single thread. Pows found, position and good labels are kept in a
+//! [`StateFile`]; a run that was ended at any point goes on from there.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    num::NonZeroU32,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use kernels::{
+    pow::{PowError, Puzzle, Shared, search},
+    scan::{Backend, Difficulty, DifficultyError, GroupPow, Hit, MAX_GROUP, NONCES_PER_GROUP, Scanner},
+};
+use proto::{
+    ids::Challenge,
+    post::{Params, Proof, index_bits, pack_indices},
+};
+
+use crate::{
+    data::{DataError, DataSet},
+    read::{Block, Buffer, POLL, Source, stream},
+    state::{Pass, StateFile},
+};
+
+/// How often the position is put on disk: what a killed run has to read again at most.
+const SAVE_EVERY: Duration = Duration::from_secs(10);
+
+/// Nonces to try per pass: a multiple of 16, from 16 to 4096 (post.md section 12.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Nonces(u32);
+
+/// Not a number of nonces a pass can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the number of nonces must be a multiple of 16 from 16 to 4096, got {0}")]
+pub struct InvalidNonces(pub u32);
+
+impl Nonces {
+    /// Checks the number.
+    pub fn new(nonces: u32) -> Result<Self, InvalidNonces> {
+        let ok = nonces.is_multiple_of(NONCES_PER_GROUP) && (1..=MAX_GROUP + 1).contains(&(nonces / NONCES_PER_GROUP));
+        if ok { Ok(Self(nonces)) } else { Err(InvalidNonces(nonces)) }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    const fn groups(self) -> u32 {
+        self.0 / NONCES_PER_GROUP
+    }
+}
+
+impl std::str::FromStr for Nonces {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text.parse().map_err(|e| format!("not a number: {e}"))?).map_err(|e| e.to_string())
+    }
+}
+
+/// How a proof is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Nonces per pass.
+    pub nonces: Nonces,
+    /// Threads that scan; reading has one of its own.
+    pub threads: usize,
+    /// Instruction set of the scan.
+    pub backend: Backend,
+}
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+pub enum ProveError {
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The parameters and the size of the data do not go together.
+    #[error("no difficulty for this data: {0}")]
+    Difficulty(#[from] DifficultyError),
+    /// No k2pow was found.
+    #[error("failed to find a k2pow: {0}")]
+    Pow(#[source] Box<dyn Error + Send + Sync>),
+    /// None of the 4096 nonces has enough good labels.
+    #[error("none of the {} nonces has {k2} good labels", (MAX_GROUP + 1) * NONCES_PER_GROUP)]
+    Exhausted {
+        /// Good labels needed.
+        k2: u32,
+    },
+    /// Asked to stop. What was done is kept.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// Where k2pows come from.
+pub trait PowSource: Sync {
+    /// Solves all puzzles, in any order, and reports each solution as soon as it is found; ends early with
+    /// [`PowSourceError::Stopped`] within a second of `stop`. `hashes` counts work done here.
+    fn solve(
+        &self,
+        puzzles: &[Puzzle],
+        found: &mut dyn FnMut(GroupPow),
+        stop: &AtomicBool,
+        hashes: &AtomicU64,
+    ) -> Result<(), PowSourceError>;
+}
+
+/// Why puzzles were not solved.
+#[derive(Debug, thiserror::Error)]
+pub enum PowSourceError {
+    /// Asked to stop.
+    #[error("stopped")]
+    Stopped,
+    /// Anything else.
+    #[error(transparent)]
+    Failed(Box<dyn Error + Send + Sync>),
+}
+
+impl From<PowError> for PowSourceError {
+    fn from(error: PowError) -> Self {
+        match error {
+            PowError::Stopped => Self::Stopped,
+            other => Self::Failed(Box::new(other)),
+        }
+    }
+}
+
+/// k2pow on this machine.
+#[derive(Debug)]
+pub struct LocalPow<'a> {
+    /// The memory of RandomX.
+    pub randomx: &'a Shared,
+    /// Threads that search.
+    pub threads: usize,
+}
+
+impl PowSource for LocalPow<'_> {
+    fn solve(
+        &self,
+        puzzles: &[Puzzle],
+        found: &mut dyn FnMut(GroupPow),
+        stop: &AtomicBool,
+        hashes: &AtomicU64,
+    ) -> Result<(), PowSourceError> {
+        if puzzles.is_empty() {
+            return Ok(());
+        }
+        let randomx = self.randomx.get(stop)?;
+        for puzzle in puzzles {
+            let pow = search(&randomx, puzzle, self.threads, stop, hashes)?;
+            found(GroupPow { group: puzzle.group, pow });
+        }
+        Ok(())
+    }
+}
+
+/// The two parts of a pass, which compete for different things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Finding k2pows: all cores.
+    Pow,
+    /// Reading: a disk.
+    Reading,
+}
+
+/// Lets a run wait for its turn before a part of its work.
+pub trait Gate: Sync {
+    /// Waits until the stage may begin; `false` when it is time to stop instead.
+    fn enter(&self, stage: Stage, stop: &AtomicBool) -> bool;
+
+    /// The stage is over.
+    fn leave(&self, stage: Stage);
+}
+
+/// No waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Open;
+
+impl Gate for Open {
+    fn enter(&self, _: Stage, _: &AtomicBool) -> bool {
+        true
+    }
+
+    fn leave(&self, _: Stage) {}
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What it is doing.
+    pub phase: Phase,
+    /// First nonce of the pass.
+    pub first_nonce: u32,
+    /// Nonce after the last one of the pass.
+    pub end_nonce: u32,
+    /// k2pows found of those the pass needs.
+    pub pows_found: u32,
+    /// Bytes of data scanned without a gap; 0 before reading begins.
+    pub position: u64,
+    /// Position at which this run began to read.
+    pub read_from: u64,
+    /// When it began to.
+    pub read_since: Option<Instant>,
+}
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Not begun.
+    #[default]
+    Idle,
+    /// Waiting for its turn to search k2pows.
+    WaitingForPow,
+    /// Searching k2pows.
+    Pow,
+    /// Waiting for its disk.
+    WaitingForDisk,
+    /// Reading and scanning.
+    Reading,
+    /// A proof was found.
+    Done,
+}
+
+impl Phase {
+    /// A word for reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::WaitingForPow => "waiting for k2pow",
+            Self::Pow => "k2pow",
+            Self::WaitingForDisk => "waiting for disk",
+            Self::Reading => "reading",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// Where a run is, for others to look at.
+#[derive(Debug, Default)]
+pub struct Progress {
+    snapshot: Mutex<Snapshot>,
+    /// RandomX hashes computed here.
+    pub hashes: AtomicU64,
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the run is now.
+    pub fn get(&self) -> Snapshot {
+        self.lock().clone()
+    }
+}
+
+/// Everything one run needs.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The data.
+    pub data: &'a DataSet,
+    /// What to answer.
+    pub challenge: &'a Challenge,
+    /// The rules of the network.
+    pub params: &'a Params,
+    /// How to go about it.
+    pub options: Options,
+    /// How files are read.
+    pub source: &'a dyn Source,
+    /// Where k2pows come from.
+    pub pow: &'a dyn PowSource,
+    /// Whom to ask before each part.
+    pub gate: &'a dyn Gate,
+    /// Where the run is.
+    pub progress: &'a Progress,
+    /// Ends the run within a second.
+    pub stop: &'a AtomicBool,
+}
+
+impl std::fmt::Debug for Job<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("challenge", &self.challenge).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Job<'_> {
+    /// Makes the proof, or goes on making it from where `state` stands.
+    ///
+    /// `warn` is told when the state cannot be kept; the run goes on.
+    pub fn run(&self, state: &mut StateFile, warn: &dyn Fn(&std::io::Error)) -> Result<Proof, ProveError> {
+        if let Some(proof) = &state.state.proof {
+            self.progress.lock().phase = Phase::Done;
+            return Ok(proof.clone());
+        }
+        let num_labels = self.data.layout().num_labels();
+        let difficulty = Difficulty::new(self.params.k1, num_labels)?;
+        let save = |state: &StateFile| state.save().unwrap_or_else(|e| warn(&e));
+        let mut next_group = 0;
+        loop {
+            let mut pass = match state.state.pass.take() {
+                Some(pass) if pass.groups > 0 && pass.first_group + pass.groups <= MAX_GROUP + 1 => pass,
+                _ => {
+                    let groups = self.options.nonces.groups().min(MAX_GROUP + 1 - next_group);
+                    Pass { first_group: next_group, groups, ..Pass::default() }
+                }
+            };
+            next_group = pass.first_group + pass.groups;
+            state.state.pass = Some(pass.clone());
+            *self.progress.lock() = Snapshot {
+                first_nonce: pass.first_group * NONCES_PER_GROUP,
+                end_nonce: next_group * NONCES_PER_GROUP,
+                ..Snapshot::default()
+            };
+            let groups = self.pows(&pass, state, &save)?;
+
+            self.progress.lock().phase = Phase::WaitingForDisk;
+            let turn = self.enter(Stage::Reading)?;
+            let scanner = Scanner::with_backend(self.options.backend, self.challenge, &groups, difficulty);
+            let winner = self.read(&scanner, &mut pass, state, &save);
+            drop(turn);
+            if let Some(nonce) = winner? {
+                let indices = pass.good.remove(&nonce).unwrap_or_default();
+                let pow = groups.iter().find(|g| u32::from(g.group) == nonce / NONCES_PER_GROUP).map_or(0, |g| g.pow);
+                let proof = Proof { nonce, indices: pack_indices(&indices, index_bits(num_labels)), pow };
+                state.state.pass = None;
+                state.state.proof = Some(proof.clone());
+                save(state);
+                self.progress.lock().phase = Phase::Done;
+                return Ok(proof);
+            }
+            state.state.pass = None;
+            if next_group > MAX_GROUP {
+                return Err(ProveError::Exhausted { k2: self.params.k2 });
+            }
+        }
+    }
+
+    fn enter(&self, stage: Stage) -> Result<Turn<'_>, ProveError> {
+        if self.gate.enter(stage, self.stop) { Ok(Turn { gate: self.gate, stage }) } else { Err(ProveError::Stopped) }
+    }
+
+    /// The k2pow of every group of the pass: those known already and the others.
+    fn pows(&self, pass: &Pass, state: &mut StateFile, save: &dyn Fn(&StateFile)) -> Result<Vec<GroupPow>, ProveError> {
+        // A group is at most 255, as was checked.
+        let groups = (pass.first_group..pass.first_group + pass.groups).map(|group| group as u8);
+        let units = NonZeroU32::new(self.data.layout().num_units().0).unwrap_or(NonZeroU32::MIN);
+        let node_id = self.data.metadata().node_id;
+        let missing: Vec<Puzzle> = groups
+            .clone()
+            .filter(|group| !state.state.pows.contains_key(group))
+            .map(|group| Puzzle::new(node_id, self.challenge, group, &self.params.pow_difficulty, units))
+            .collect();
+        self.progress.lock().pows_found = pass.groups - missing.len() as u32;
+        if !missing.is_empty() {
+            self.progress.lock().phase = Phase::WaitingForPow;
+            let turn = self.enter(Stage::Pow)?;
+            self.progress.lock().phase = Phase::Pow;
+            let mut found = |one: GroupPow| {
+                state.state.pows.insert(one.group, one.pow);
+                save(state);
+                self.progress.lock().pows_found += 1;
+            };
+            let solved = self.pow.solve(&missing, &mut found, self.stop, &self.progress.hashes);
+            drop(turn);
+            solved.map_err(|e| match e {
+                PowSourceError::Stopped => ProveError::Stopped,
+                PowSourceError::Failed(why) => ProveError::Pow(why),
+            })?;
+        }
+        groups
+            .map(|group| match state.state.pows.get(&group) {
+                Some(&pow) => Ok(GroupPow { group, pow }),
+                None => Err(ProveError::Pow(format!("nobody solved the puzzle of nonce group {group}").into())),
+            })
+            .collect()
+    }
+
+    /// Reads the rest of the data; the winning nonce, if any.
+    fn read(
+        &self,
+        scanner: &Scanner,
+        pass: &mut Pass,
+        state: &mut StateFile,
+        save: &dyn Fn(&StateFile),
+    ) -> Result<Option<u32>, ProveError> {
+        let threads = self.options.threads.max(1);
+        let buffers = threads + 3;
+        let (free_sender, free) = mpsc::sync_channel(buffers);
+        let (block_sender, blocks) = mpsc::sync_channel::<Block>(buffers);
+        let (hit_sender, hits) = mpsc::sync_channel(buffers);
+        for _ in 0..buffers {
+            // there is room for all
+            let _ = free_sender.send(Buffer::default());
+        }
+        let (free, blocks) = (Mutex::new(free), Mutex::new(blocks));
+        let from = pass.position;
+        {
+            let mut progress = self.progress.lock();
+            progress.phase = Phase::Reading;
+            (progress.position, progress.read_from, progress.read_since) = (from, from, Some(Instant::now()));
+        }
+        // set when the rest of the data is no longer of interest
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let reader = scope.spawn({
+                let (free, done) = (&free, &done);
+                move || stream(self.data, self.source, from, free, &block_sender, done)
+            });
+            for _ in 0..threads {
+                let (sender, free, blocks) = (hit_sender.clone(), free_sender.clone(), &blocks);
+                scope.spawn(move || scan_blocks(scanner, blocks, &sender, &free));
+            }
+            drop((hit_sender, free_sender));
+            let winner = self.collect(&hits, pass, state, save);
+            // Whoever still sends finds nobody who takes it.
+            done.store(true, Ordering::Relaxed);
+            drop(hits);
+            let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match (winner?, read) {
+                (Some(nonce), _) => Ok(Some(nonce)),
+                (None, read) => read.map(|()| None).map_err(ProveError::Data),
+            }
+        })
+    }
+
+    /// Takes what the scans found in the order of the data, until a nonce wins or there is nothing more.
+    fn collect(
+        &self,
+        hits: &Receiver<Scanned>,
+        pass: &mut Pass,
+        state: &mut StateFile,
+        save: &dyn Fn(&StateFile),
+    ) -> Result<Option<u32>, ProveError> {
+        let mut waiting = BTreeMap::new();
+        let mut next = 0;
+        let mut saved = Instant::now();
+        let keep = |pass: &Pass, state: &mut StateFile| {
+            state.state.pass = Some(pass.clone());
+            save(state);
+        };
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                keep(pass, state);
+                return Err(ProveError::Stopped);
+            }
+            match hits.recv_timeout(POLL) {
+                Ok(scanned) => {
+                    waiting.insert(scanned.number, scanned);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    keep(pass, state);
+                    return Ok(None);
+                }
+            }
+            while let Some(scanned) = waiting.remove(&next) {
+                for hit in scanned.hits {
+                    let good = pass.good.entry(hit.nonce).or_default();
+                    good.push(hit.index);
+                    if good.len() as u64 == u64::from(self.params.k2) {
+                        return Ok(Some(hit.nonce));
+                    }
+                }
+                pass.position = scanned.end;
+                self.progress.lock().position = scanned.end;
+                next += 1;
+            }
+            if saved.elapsed() >= SAVE_EVERY {
+                keep(pass, state);
+                saved = Instant::now();
+            }
+        }
+    }
+}
+
+/// Gives the turn back when dropped.
+struct Turn<'a> {
+    gate: &'a dyn Gate,
+    stage: Stage,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.gate.leave(self.stage);
+    }
+}
+
+struct Scanned {
+    number: u64,
+    end: u64,
+    hits: Vec<Hit>,
+}
+
+/// Scans blocks until there are no more or nobody wants to know.
+fn scan_blocks(scanner: &Scanner, blocks: &Mutex<Receiver<Block>>, sender: &SyncSender<Scanned>, free: &SyncSender<Buffer>) {
+    loop {
+        let next = blocks.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(block) = next else { return };
+        let mut hits = Vec::new();
+        scanner.scan(&block.labels, block.first_index, &mut hits);
+        let gone = sender.send(Scanned { number: block.number, end: block.end, hits }).is_err();
+        // The reader may be through; then nobody needs the buffer.
+        let _ = free.send(block.labels);
+        if gone {
+            return;
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Reading data at the speed of its disk: large aligned sequential reads into a few buffers that go round between the reader and
+//! the scan, past the page cache where the system allows.
+
+use std::{
+    fs::File,
+    io,
+    ops::{Deref, DerefMut},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    },
+    time::Duration,
+};
+
+use crate::data::{DataError, DataSet};
+
+/// Bytes of a read. A multiple of the batch of the deployed prover (1 MiB, post.md section 1), so that the same labels are
+/// scanned.
+pub const BLOCK_BYTES: usize = 4 << 20;
+/// Direct I/O wants offsets, lengths and addresses to be multiples of this.
+const ALIGNMENT: usize = 4096;
+/// How often somebody who waits looks at the stop flag.
+pub(crate) const POLL: Duration = Duration::from_millis(100);
+
+/// Memory for a block, aligned for direct I/O.
+#[derive(Debug)]
+pub struct Buffer {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        let memory = vec![0; BLOCK_BYTES + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Self { memory, start, len: 0 }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..][..self.len]
+    }
+}
+
+/// A piece of a file on its way to the scan.
+#[derive(Debug)]
+pub struct Block {
+    /// Counts blocks from the start of this reading.
+    pub number: u64,
+    /// Index of the first label.
+    pub first_index: u64,
+    /// Position after the block, in bytes from the start of the data.
+    pub end: u64,
+    /// The labels.
+    pub labels: Buffer,
+}
+
+/// Where labels come from. The real one is [`Disk`]; tests put others in its place.
+pub trait Source: Sync {
+    /// Opens a data file.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SourceFile>>;
+}
+
+/// An open data file, read from one thread.
+pub trait SourceFile {
+    /// Fills `buffer` from `offset` on, but for what is beyond the end of the file; returns the number of bytes.
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+/// Files of the file system.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk {
+    /// Go past the page cache where the file system can.
+    pub direct: bool,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { direct: true }
+    }
+}
+
+impl Source for Disk {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SourceFile>> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if self.direct {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            let flag = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+            if let Ok(file) = File::options().read(true).custom_flags(flag).open(path) {
+                return Ok(Box::new(DirectFile { direct: Some(file), path: path.to_owned(), buffered: None }));
+            }
+        }
+        BufferedFile::open(path).map(|file| Box::new(file) as _)
+    }
+}
+
+/// Fills the buffer as far as the file goes.
+fn read_fully(buffer: &mut [u8], mut read: impl FnMut(&mut [u8], usize) -> io::Result<usize>) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match read(&mut buffer[done..], done) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+#[cfg(unix)]
+fn pread(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn pread(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}
+
+/// Read through the page cache, which is told to forget what was read.
+struct BufferedFile(File);
+
+impl BufferedFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        #[cfg(target_os = "linux")]
+        // Advice: a refusal costs only speed.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
+        Ok(Self(file))
+    }
+}
+
+impl SourceFile for BufferedFile {
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let done = read_fully(buffer, |rest, done| pread(&self.0, rest, offset + done as u64))?;
+        #[cfg(target_os = "linux")]
+        if let Some(len) = std::num::NonZeroU64::new(done as u64) {
+            // Advice: a refusal leaves more in the page cache than is good for others.
+            let _ = rustix::fs::fadvise(&self.0, offset, Some(len), rustix::fs::Advice::DontNeed);
+        }
+        Ok(done)
+    }
+}
+
+/// Read past the page cache. File systems may refuse that at the first read only; then the page cache is used.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+struct DirectFile {
+    direct: Option<File>,
+    buffered: Option<BufferedFile>,
+    path: PathBuf,
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl SourceFile for DirectFile {
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if let Some(file) = &self.direct {
+            // A read that is cut short stands at the end of the file; going on from there would not be aligned.
+            let read = loop {
+                match pread(file, buffer, offset) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    other => break other,
+                }
+            };
+            match read {
+                Ok(done) if done == buffer.len() => return Ok(done),
+                Ok(done) if offset + done as u64 >= file.metadata()?.len() => return Ok(done),
+                // unaligned, refused, or cut short elsewhere
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => {}
+                Err(e) => return Err(e),
+            }
+            self.direct = None;
+        }
+        if self.buffered.is_none() {
+            self.buffered = Some(BufferedFile::open(&self.path)?);
+        }
+        match &mut self.buffered {
+            Some(file) => file.read_at(buffer, offset),
+            None => Ok(0),
+        }
+    }
+}
+
+/// Whether the file system of a directory lets files in it be read past the page cache.
+pub fn supports_direct(path: &Path) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flag = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let Ok(file) = File::options().read(true).custom_flags(flag).open(path) else { return false };
+        let mut buffer = Buffer { len: ALIGNMENT, ..Buffer::default() };
+        pread(&file, &mut buffer, 0).is_ok()
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Reads the data from a position on and sends it block by block, in order; the buffers come from `free`.
+///
+/// `from` is a position at which a block begins. Ends early, without an error, when the receiver is gone or `stop` is set.
+pub(crate) fn stream(
+    data: &DataSet,
+    source: &dyn Source,
+    from: u64,
+    free: &Mutex<Receiver<Buffer>>,
+    blocks: &SyncSender<Block>,
+    stop: &AtomicBool,
+) -> Result<(), DataError> {
+    let layout = data.layout();
+    let full = layout.file_bytes(0).max(1);
+    let (mut number, mut offset) = (0, from % full);
+    for file in from / full..layout.file_count() {
+        let Some(path) = data.file(file) else { continue };
+        let io = |source| DataError::Io { path: path.to_owned(), source };
+        let len = layout.file_bytes(file);
+        let mut open = source.open(path).map_err(io)?;
+        while offset < len {
+            let Some(mut labels) = next_buffer(free, stop) else { return Ok(()) };
+            let wanted = (len - offset).min(BLOCK_BYTES as u64) as usize;
+            // Whole pages, so that a last block can be read directly; the file may be longer than its labels.
+            labels.len = wanted.next_multiple_of(ALIGNMENT);
+            let found = open.read_at(&mut labels, offset).map_err(io)?;
+            if found < wanted {
+                return Err(DataError::Short { path: path.to_owned(), expected: len, found: offset + found as u64 });
+            }
+            labels.len = wanted;
+            let first_index = layout.file_labels(file).start + offset / proto::post::LABEL_BYTES;
+            offset += wanted as u64;
+            if blocks.send(Block { number, first_index, end: file * full + offset, labels }).is_err() {
+                return Ok(());
+            }
+            number += 1;
+        }
+        offset = 0;
+    }
+    Ok(())
+}
+
+/// Waits for a free buffer; none comes when everybody else is gone or it is time to stop.
+fn next_buffer(free: &Mutex<Receiver<Buffer>>, stop: &AtomicBool) -> Option<Buffer> {
+    let free = free.lock().ok()?;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        match free.recv_timeout(POLL) {
+            Ok(buffer) => return Some(buffer),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+}
+
+/// What the block device behind a path is called, for deciding what is read at the same time: the whole disk behind a partition
+/// where that can be found out, else the number of the device.
+pub fn disk_of(path: &Path) -> io::Result<String> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let device = std::fs::metadata(path)?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        #[cfg(target_os = "linux")]
+        if let Ok(node) = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) {
+            // …/block/sda/sda1 is a partition of …/block/sda
+            let whole = if node.join("partition").exists() { node.parent().unwrap_or(&node) } else { &node };
+            if let Some(name) = whole.file_name() {
+                return Ok(name.to_string_lossy().into_owned());
+            }
+        }
+        Ok(format!("device-{major}:{minor}"))
+    }
+    #[cfg(not(unix))]
+    {
+        // the drive or share
+        let path: PathBuf = std::fs::canonicalize(path)?;
+        Ok(path.components().next().map_or_else(String::new, |c| c.as_os_str().to_string_lossy().into_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned() {
+        for _ in 0..10 {
+            let buffer = Buffer { len: BLOCK_BYTES, ..Buffer::default() };
+            assert_eq!(buffer.as_ptr().align_offset(ALIGNMENT), 0);
+            assert_eq!(buffer.len(), BLOCK_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_directory_has_a_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!disk_of(dir.path()).unwrap().is_empty());
+        assert_eq!(disk_of(dir.path()).unwrap(), disk_of(&dir.path().join(".")).unwrap());
+        assert!(disk_of(&dir.path().join("nothing")).is_err());
+    }
+}
