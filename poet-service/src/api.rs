@@ -38,7 +38,7 @@ const HEADERS_WITHIN: Duration = Duration::from_secs(5);
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long running requests may go on after a stop.
-const DRAIN: Duration = Duration::from_millis(1000);
+const DRAIN: Duration = Duration::from_secs(1);
 
 fn status(code: tonic::Code) -> StatusCode {
     match code {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kernels::posw::{Backend, Node, Statement};
+use kernels::posw::{Backend, Node, Statement, opaque};
 use proto::poet::{Element, Leaves, MerkleProof, PROVEN_LEAVES, PoetProof};
 use sha2::{Digest as _, Sha256};
 
@@ -57,17 +57,11 @@ fn cycle() -> f64 {
     let started = Instant::now();
     for _ in 0..ADDITIONS / 8 {
         for _ in 0..8 {
-            sum = black_box_register(sum.wrapping_add(step));
+            sum = opaque(sum.wrapping_add(step));
         }
     }
     black_box(sum);
     started.elapsed().as_secs_f64() / f64::from(ADDITIONS)
-}
-
-/// Keeps the compiler from joining additions, without going through memory.
-#[inline(always)]
-fn black_box_register(value: u64) -> u64 {
-    kernels::posw::opaque(value)
 }
 
 /// Cycles of `work`, the median of many runs between two calibrations each.

@@ -99,7 +99,7 @@ pub fn submit_request(body: &[u8]) -> Result<SubmitRequest, JsonError> {
         Some(value) => {
             let bad = JsonError::Value { kind: "google.protobuf.Timestamp", field: "deadline" };
             let time = value.as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok()).ok_or(bad)?;
-            Some(prost_types::Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond() as i32 })
+            Some(prost_types::Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().cast_signed() })
         }
         None => None,
     };

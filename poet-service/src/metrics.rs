@@ -58,9 +58,11 @@ pub fn page(service: &Service) -> String {
     let name = "poet_round_batch_write_latency_seconds";
     let _ = write!(page, "# HELP {name} time to write a batch of registrations\n# TYPE {name} histogram\n");
     let mut below = 0;
+    let mut bound_seconds = 0.001;
     for (k, count) in counters.batch_latency.iter().enumerate() {
         below += load(count);
-        let bound = if k < 20 { format!("{:.9}", 0.001 * 1.5f64.powi(k as i32)) } else { "+Inf".into() };
+        let bound = if k < 20 { format!("{bound_seconds:.9}") } else { "+Inf".into() };
+        bound_seconds *= 1.5;
         let _ = writeln!(page, "{name}_bucket{{le=\"{bound}\"}} {below}");
     }
     let sum = load(&counters.batch_latency_sum) as f64 / 1e6;

@@ -10,7 +10,7 @@ impl Time {
     /// This much later.
     #[must_use]
     pub const fn after(self, duration: Duration) -> Self {
-        Self(self.0 + duration.as_nanos() as i128)
+        Self(self.0 + duration.as_nanos().cast_signed())
     }
 
     /// How long after `earlier`; zero when it is not.
@@ -28,8 +28,8 @@ impl Time {
 impl From<std::time::SystemTime> for Time {
     fn from(time: std::time::SystemTime) -> Self {
         match time.duration_since(std::time::UNIX_EPOCH) {
-            Ok(after) => Self(after.as_nanos() as i128),
-            Err(before) => Self(-(before.duration().as_nanos() as i128)),
+            Ok(after) => Self(after.as_nanos().cast_signed()),
+            Err(before) => Self(-before.duration().as_nanos().cast_signed()),
         }
     }
 }
@@ -100,7 +100,7 @@ impl Schedule {
 
     /// When round `id` begins to run and stops taking registrations.
     pub fn start(&self, RoundId(id): RoundId) -> Time {
-        Time(self.genesis.after(self.phase_shift).0 + i128::from(id) * self.epoch.as_nanos() as i128)
+        Time(self.genesis.after(self.phase_shift).0 + i128::from(id) * self.epoch.as_nanos().cast_signed())
     }
 
     /// When round `id` ends.
@@ -119,7 +119,7 @@ impl Schedule {
         if since_first < 0 {
             return RoundId(0);
         }
-        let number = since_first / self.epoch.as_nanos() as i128 + 1;
+        let number = since_first / self.epoch.as_nanos().cast_signed() + 1;
         RoundId(u32::try_from(number).unwrap_or(u32::MAX))
     }
 

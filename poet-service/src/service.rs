@@ -306,22 +306,20 @@ impl Service {
         let member = NodeId(member);
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         // clients crash on a refused certificate where `info` names no certifier, so both depend on the same thing
-        match (&request.certificate, keys.own.is_some() && self.settings.certifier_url.is_some()) {
-            (Some(certificate), true) => {
-                let checked = keys.check(hint, certificate, &member);
-                let place = match &checked {
-                    Ok(()) => 0,
-                    Err(CertificateError::Expired(_)) => 2,
-                    Err(_) => 1,
-                };
-                self.counters.with_cert[place].fetch_add(1, Ordering::Relaxed);
-                checked.map_err(|e| Failure::new(tonic::Code::Unauthenticated, format!("invalid certificate\n{e}")))?;
-            }
-            _ => {
-                let checked = self.check_pow(request, &member);
-                self.counters.with_pow[usize::from(checked.is_err())].fetch_add(1, Ordering::Relaxed);
-                checked?;
-            }
+        let certified = keys.own.is_some() && self.settings.certifier_url.is_some();
+        if let Some(certificate) = request.certificate.as_ref().filter(|_| certified) {
+            let checked = keys.check(hint, certificate, &member);
+            let place = match &checked {
+                Ok(()) => 0,
+                Err(CertificateError::Expired(_)) => 2,
+                Err(_) => 1,
+            };
+            self.counters.with_cert[place].fetch_add(1, Ordering::Relaxed);
+            checked.map_err(|e| Failure::new(tonic::Code::Unauthenticated, format!("invalid certificate\n{e}")))?;
+        } else {
+            let checked = self.check_pow(request, &member);
+            self.counters.with_pow[usize::from(checked.is_err())].fetch_add(1, Ordering::Relaxed);
+            checked?;
         }
         let deadline = request.deadline.as_ref();
         let deadline = deadline.map(|d| Time(i128::from(d.seconds) * 1_000_000_000 + i128::from(d.nanos)));
@@ -396,7 +394,7 @@ fn busy() -> Failure {
 pub fn wire_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        nanos: duration.subsec_nanos() as i32,
+        nanos: duration.subsec_nanos().cast_signed(),
     }
 }
 
@@ -445,7 +443,9 @@ impl Keeper {
                         self.handle(command);
                     }
                 }
-                queue.try_iter().for_each(|command| self.handle(command));
+                for command in queue.try_iter() {
+                    self.handle(command);
+                }
                 self.flush();
                 return;
             }

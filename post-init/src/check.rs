@@ -259,7 +259,7 @@ fn compare(
 ) -> Result<(), Error> {
     let total = ranges.iter().map(|r| r.end - r.start).sum();
     let mut pool = Pool::new(options, existing.commitment(), existing.n)?;
-    let rate = if total > 0 { pool.measure(Duration::from_millis(100))? } else { 0.0 };
+    let rate = if total > 0 { pool.measure(Duration::from_millis(50))? } else { 0.0 };
     let meter = RefCell::new(Meter::start(report, "checking", 0, total, rate));
     let mut reader = Reader { existing, dirs, open: None, buffer: Vec::new() };
     pool.compute(
@@ -366,7 +366,7 @@ fn rewrite(
 ) -> Result<(), Error> {
     let layout = &existing.layout;
     let mut pool = Pool::new(options, existing.commitment(), existing.n)?;
-    let rate = pool.measure(Duration::from_millis(100))?;
+    let rate = pool.measure(Duration::from_millis(50))?;
     let meter = RefCell::new(Meter::start(report, "repairing", 0, count, rate));
     let mut open: Option<(u64, Box<dyn LabelFile>)> = None;
     let mut back = Vec::new();
@@ -406,7 +406,7 @@ fn recorded_nonce(existing: &Existing, index: u64, checker: &mut Checker) -> Res
     let full = checker.full_label(index);
     let mut value = [0; 16];
     value.copy_from_slice(&full[..16]);
-    let valid = search.is_valid(&full) && existing.metadata.nonce_value.is_none_or(|recorded| recorded == value);
+    let valid = search.is_valid(index, &full) && existing.metadata.nonce_value.is_none_or(|recorded| recorded == value);
     Ok(valid.then_some(Nonce { index, value }))
 }
 

@@ -26,7 +26,7 @@ use post_init::{
     size::parse_size,
     status::status,
     stop::Stop,
-    storage::Disk,
+    storage::{Disk, Storage},
 };
 use proto::{
     ids::{AtxId, NodeId},
@@ -435,7 +435,8 @@ impl Command {
             Self::Merge(args) => {
                 let report = listeners(json, None)?;
                 let NetworkArgs { preset, scrypt_n } = args.network;
-                merge(&args.sources, &args.into, preset, scrypt_n, Arc::new(Disk), stop, &report)
+                let storage: Arc<dyn Storage> = Arc::new(Disk);
+                merge(&args.sources, &args.into, preset, scrypt_n, &storage, stop, &report)
             }
             Self::Prune(args) => args.run(stop),
             Self::Devices(_) => {

@@ -292,13 +292,13 @@ pub fn run(
 
 fn warn(request: &Request, job: &Job, report: &dyn Report) {
     let size = job.metadata.max_file_size;
-    if size < 1024 || size % 128 != 0 {
+    if size < 1024 || !size.is_multiple_of(128) {
         report.warn(format!(
             "a maximum file size of {size} bytes: official tools refuse sizes below 1024 and skip labels at the end of files whose \
              size is no multiple of 128"
         ));
     }
-    if size % LABEL_BYTES != 0 {
+    if !size.is_multiple_of(LABEL_BYTES) {
         report.warn("the maximum file size is no multiple of 16: some official tools compute wrong positions for such data");
     }
     if job.golden {
@@ -450,7 +450,7 @@ impl<'a> Run<'a> {
             let mut value = [0; 16];
             value.copy_from_slice(&full[..16]);
             let nonce = Nonce { index, value };
-            if self.search.is_valid(&full) && !(grows && beyond(index, position)) {
+            if self.search.is_valid(index, &full) && !(grows && beyond(index, position)) {
                 self.search = Search::new(vrf_threshold(num_labels)?, Some(nonce));
             } else if !grows {
                 report.warn(format!("the recorded nonce {index} is not valid for this data; looking for another one"));
@@ -579,7 +579,7 @@ impl<'a> Run<'a> {
         report: &dyn Report,
     ) -> Result<(), Error> {
         let mut pool = Pool::new(options, self.job.commitment(), self.job.n)?;
-        let rate = pool.measure(Duration::from_millis(100))?;
+        let rate = pool.measure(Duration::from_millis(50))?;
         report.note(format!("about {:.0} labels/s; {} to go", rate, show_duration((total - done) as f64 / rate.max(1e-9))));
         let (layout, files, found) = (self.job.layout, self.job.files.clone(), self.job.found.clone());
         let mut ranges = files.filter_map(move |file| {
@@ -638,7 +638,7 @@ impl<'a> Run<'a> {
             },
             &mut |batch| {
                 let next = batch.range.end;
-                if self.search.is_valid(&batch.smallest.label) {
+                if self.search.is_valid(batch.smallest.index, &batch.smallest.label) {
                     nonce = first_below(&self.search, &batch.labels, batch.range.start, &mut self.checker);
                     return Ok(ControlFlow::Break(()));
                 }

@@ -1,6 +1,6 @@
 //! `bench`, `plan` and `devices`: what this machine can do.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use kernels::label::cpu::{Cpu, Isa};
 use proto::{
@@ -147,7 +147,8 @@ impl Plan {
         );
         if let (Some(window), Some(needed)) = (self.window_seconds, self.needed_mib_per_second) {
             let window = show_duration(window as f64);
-            text += &format!("; the window of {window} needs at least {needed:.1} MiB/s");
+            // Writing to a String cannot fail.
+            let _ = write!(text, "; the window of {window} needs at least {needed:.1} MiB/s");
             if needed > self.read_mib_per_second {
                 text += " — too slow: spread the data over more disks or take fewer units";
             }

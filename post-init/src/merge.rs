@@ -61,7 +61,7 @@ pub fn merge(
     into: &Path,
     preset: Preset,
     scrypt_n: Option<ScryptN>,
-    storage: Arc<dyn Storage>,
+    storage: &Arc<dyn Storage>,
     stop: &Stop,
     report: &dyn Report,
 ) -> Result<(), Error> {
@@ -74,7 +74,7 @@ pub fn merge(
     let all = sources.iter().map(PathBuf::as_path).chain([into]);
     let specs = all.map(|path| DirSpec { path: path.to_owned(), cap: None }).collect();
     let together = DataDirs::new(specs, storage.clone())?;
-    let parts = sources.iter().map(|path| Part::open(path, &storage)).collect::<Result<Vec<_>, _>>()?;
+    let parts = sources.iter().map(|path| Part::open(path, storage)).collect::<Result<Vec<_>, _>>()?;
     let first = parts.first().ok_or_else(|| Error::Usage("nothing to merge".to_owned()))?;
     let no_metadata = |part: &Part| Error::NoData { place: part.path().to_owned(), why: "there is no postdata_metadata.json" };
     let mut metadata = first.metadata.clone().ok_or_else(|| no_metadata(first))?;
@@ -83,7 +83,7 @@ pub fn merge(
     }
     DataDirs::new(vec![DirSpec { path: into.to_owned(), cap: None }], storage.clone())?.create()?;
     let _locks = together.lock()?;
-    let target = Part::open(into, &storage)?;
+    let target = Part::open(into, storage)?;
     if let Some(found) = &target.metadata {
         agree(&target, found, &metadata)?;
     } else if target.found.values().any(|f| f.bytes > 0) {
@@ -141,7 +141,7 @@ pub fn merge(
         match fs::rename(&from, &to) {
             Ok(()) => report.note(format!("moved {} to {}", from.display(), to.display())),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                copy(&from, &to, *bytes, &*storage, stop)?;
+                copy(&from, &to, *bytes, &**storage, stop)?;
                 report.note(format!("copied {} to {}; the source can be deleted", from.display(), to.display()));
             }
             Err(error) => return Err(error).context("move", from),

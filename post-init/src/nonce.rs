@@ -43,9 +43,10 @@ impl Search {
         self.best
     }
 
-    /// Whether a full label is a valid nonce (section 4.2).
-    pub fn is_valid(&self, label: &FullLabel) -> bool {
-        *label < self.threshold
+    /// Whether an index with this full label is a valid nonce (section 4.2). The last index of all cannot be evaluated by the
+    /// deployed programs and is not.
+    pub fn is_valid(&self, index: u64, label: &FullLabel) -> bool {
+        index < u64::MAX && *label < self.threshold
     }
 
     /// Takes the smallest label of a batch; whether it is better than all before. As in the deployed programs the first 16 bytes
@@ -53,7 +54,7 @@ impl Search {
     pub fn offer(&mut self, smallest: &Smallest) -> bool {
         let mut value = NonceValue::default();
         value.copy_from_slice(&smallest.label[..16]);
-        let better = self.is_valid(&smallest.label) && self.best.is_none_or(|best| value < best.value);
+        let better = self.is_valid(smallest.index, &smallest.label) && self.best.is_none_or(|best| value < best.value);
         if better {
             self.best = Some(Nonce { index: smallest.index, value });
         }
@@ -111,7 +112,7 @@ impl Search {
 /// was cut into batches, on which devices, or on where it was interrupted.
 pub fn first_below(search: &Search, labels: &[u8], first: u64, checker: &mut Checker) -> Option<Nonce> {
     labels.as_chunks::<16>().0.iter().zip(first..).find_map(|(label, index)| {
-        let candidate = label[..] <= search.threshold[..16] && search.is_valid(&checker.full_label(index));
+        let candidate = label[..] <= search.threshold[..16] && search.is_valid(index, &checker.full_label(index));
         candidate.then_some(Nonce { index, value: *label })
     })
 }

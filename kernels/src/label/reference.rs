@@ -17,10 +17,15 @@ use super::{
 /// # Panics
 /// When `scratch` was made for a smaller N.
 pub fn full_label(commitment: &Commitment, index: u64, n: ScryptN, scratch: &mut Scratch) -> FullLabel {
+    full_label_in(commitment, index, &mut scratch.blocks()[..n.get() as usize])
+}
+
+/// The same with N blocks of memory.
+pub(super) fn full_label_in(commitment: &Commitment, index: u64, v: &mut [Block]) -> FullLabel {
     let key = Key::new(&[(*commitment, index)], permute_one);
     let mut blocks = [Block::ZERO];
     key.expand(&mut blocks, permute_one);
-    romix(&mut blocks[0], &mut scratch.blocks()[..n.get() as usize]);
+    romix(&mut blocks[0], v);
     let mut labels = [[0; 32]];
     key.squeeze(&blocks, &mut labels, permute_one);
     labels[0]
@@ -110,4 +115,58 @@ fn romix(block: &mut Block, v: &mut [Block]) {
         x = mix([xor_block(x[0], vj[0]), xor_block(x[1], vj[1])]);
     }
     store(block, &x);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// `label_intermediates.json`: what happens between the hashes.
+    #[test]
+    fn intermediate_values_match_the_vectors() {
+        let file: serde_json::Value =
+            serde_json::from_str(include_str!("../../testdata/label_intermediates.json")).expect("json");
+        let vectors = file["vectors"].as_array().expect("vectors");
+        assert_eq!(vectors.len(), 5);
+        for vector in vectors {
+            let bytes = |name: &str| hex::decode(vector[name].as_str().expect("text")).expect("hex");
+            let block = |name: &str| {
+                let words: Vec<u32> = bytes(name).as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+                Block(words.try_into().expect("128 bytes"))
+            };
+            let index: u64 = vector["index"].as_str().expect("text").parse().expect("number");
+            let n = vector["n"].as_u64().expect("number") as usize;
+            let job = (Commitment(bytes("commitment").try_into().expect("32 bytes")), index);
+
+            let permutations = Cell::new(0);
+            let permute = |state: &mut _| {
+                permutations.set(permutations.get() + 1);
+                permute_one(state);
+            };
+            let key = Key::new(&[job], permute);
+            let mut blocks = [Block::ZERO];
+            key.expand(&mut blocks, permute);
+            assert_eq!(blocks[0], block("pbkdf2_first_128"));
+
+            let mut mixed = load(&blocks[0]);
+            let mut v = vec![Block::ZERO; n];
+            romix(&mut blocks[0], &mut v);
+            assert_eq!(v[1], block("v1_after_first_chunkmix"));
+            assert_eq!(blocks[0], block("x_after_romix_128"));
+            for _ in 0..n {
+                mixed = mix(mixed);
+            }
+            let mut after_fill = Block::ZERO;
+            store(&mut after_fill, &mixed);
+            assert_eq!(after_fill, block("x_after_fill"));
+            assert_eq!(u64::from(after_fill.0[16]) & (n as u64 - 1), vector["first_j"].as_u64().expect("number"));
+
+            let mut labels = [[0; 32]];
+            key.squeeze(&blocks, &mut labels, permute);
+            assert_eq!(labels[0].as_slice(), bytes("label32"));
+            assert_eq!(permutations.get(), 9);
+        }
+    }
 }

@@ -35,7 +35,7 @@ impl Scratch {
 
     /// Bytes that `labels` labels side by side take.
     pub(super) fn bytes(n: ScryptN, labels: usize) -> u64 {
-        n.get() as u64 * labels as u64 * size_of::<Block>() as u64
+        (labels as u64).saturating_mul(n.get() as u64 * size_of::<Block>() as u64)
     }
 
     /// Memory for several labels side by side.
@@ -76,6 +76,31 @@ impl Drop for Scratch {
         if let Some(layout) = Self::layout(self.blocks * size_of::<Block>()) {
             // SAFETY: allocated in `for_labels` with the layout of the same size.
             unsafe { dealloc(self.start.as_ptr().cast(), layout) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_does_not_exist_is_an_error() {
+        let n = ScryptN::new(1 << 20).expect("a power of two");
+        for labels in [1 << 30, usize::MAX] {
+            let bytes = Scratch::bytes(n, labels);
+            assert_eq!(Scratch::for_labels(n, labels).err(), Some(DeviceError::OutOfMemory { bytes }));
+        }
+    }
+
+    #[test]
+    fn memory_is_aligned_and_as_long_as_asked() {
+        for (n, labels) in [(2, 1), (2, 3), (1024, 16), (8192, 3)] {
+            let mut scratch = Scratch::for_labels(ScryptN::new(n).expect("a power of two"), labels).expect("memory");
+            let blocks = scratch.blocks();
+            assert_eq!(blocks.len() as u64, n * labels as u64);
+            assert_eq!(blocks.as_ptr().addr() % if blocks.len() < 1 << 14 { 64 } else { HUGE_PAGE }, 0);
+            blocks.fill(Block([1; 32]));
         }
     }
 }
