@@ -1,7 +1,7 @@
 //! Messages, clients and servers generated from the files under `proto/`, one module per package.
 
 /// Package `spacemesh.v1`: the stream between a node and its proving services (post.md section 15).
-#[expect(missing_docs, unreachable_pub, clippy::pedantic, reason = "generated")]
+#[expect(missing_docs, clippy::pedantic, reason = "generated")]
 pub mod spacemesh_v1 {
     tonic::include_proto!("spacemesh.v1");
 }
