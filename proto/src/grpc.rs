@@ -31,7 +31,7 @@ mod tests {
         })
     }
 
-    fn check<M: Message + Default + PartialEq>(message: &M, encoded: &[u8]) {
+    fn check<M: Message + Default + PartialEq + std::fmt::Debug>(message: &M, encoded: &[u8]) {
         assert_eq!(hex::encode(message.encode_to_vec()), hex::encode(encoded));
         assert_eq!(M::decode(encoded).unwrap(), *message);
     }
