@@ -11,6 +11,7 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod words;
 
 use std::{fmt, iter, str::FromStr};
 
@@ -65,10 +66,8 @@ impl Isa {
     /// Labels in flight; known for all of them everywhere, so that memory can be planned for another machine.
     const fn lanes(self) -> usize {
         match self {
-            Self::Portable => 2,
-            Self::Avx2 => 8,
-            Self::Avx512 => 32,
-            Self::Neon => 4,
+            Self::Neon => 8,
+            Self::Portable | Self::Avx2 | Self::Avx512 => 16,
         }
     }
 }
@@ -101,7 +100,7 @@ trait Arithmetic<const H: usize>: Copy {
     fn permute(self, state: &mut State<H>);
 
     /// ROMix (`docs/spec/post.md` section 3.3) of all blocks, a multiple of [`GROUP`](Self::GROUP) and at most [`Isa::lanes`].
-    /// `v` holds N blocks for each.
+    /// `v` holds exactly N blocks for each.
     fn romix(self, blocks: &mut [Block], v: &mut [Block]);
 }
 
@@ -134,21 +133,27 @@ impl Kernel {
         }
     }
 
-    fn full_labels(self, jobs: &[(Commitment, u64)], out: &mut [FullLabel], v: &mut [Block]) {
+    fn full_labels(self, n: ScryptN, jobs: &[(Commitment, u64)], out: &mut [FullLabel], v: &mut [Block]) {
         match self {
-            Self::Portable(kernel) => full_labels(kernel, jobs, out, v),
+            Self::Portable(kernel) => full_labels(kernel, n, jobs, out, v),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(kernel) => full_labels(kernel, jobs, out, v),
+            Self::Avx2(kernel) => full_labels(kernel, n, jobs, out, v),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(kernel) => full_labels(kernel, jobs, out, v),
+            Self::Avx512(kernel) => full_labels(kernel, n, jobs, out, v),
             #[cfg(target_arch = "aarch64")]
-            Self::Neon(kernel) => full_labels(kernel, jobs, out, v),
+            Self::Neon(kernel) => full_labels(kernel, n, jobs, out, v),
         }
     }
 }
 
-/// The label function for at most [`Isa::lanes`] jobs; `v` has room for N blocks times that many.
-fn full_labels<const H: usize, K: Arithmetic<H>>(kernel: K, jobs: &[(Commitment, u64)], out: &mut [FullLabel], v: &mut [Block]) {
+/// The label function for at most [`Isa::lanes`] jobs; `v` has room for N blocks times [`Isa::lanes`].
+fn full_labels<const H: usize, K: Arithmetic<H>>(
+    kernel: K,
+    n: ScryptN,
+    jobs: &[(Commitment, u64)],
+    out: &mut [FullLabel],
+    v: &mut [Block],
+) {
     let permute = |state: &mut State<H>| kernel.permute(state);
     let mut blocks = vec![Block::ZERO; jobs.len().next_multiple_of(K::GROUP)];
     let (hashed, _) = blocks.as_chunks_mut::<H>();
@@ -160,6 +165,7 @@ fn full_labels<const H: usize, K: Arithmetic<H>>(kernel: K, jobs: &[(Commitment,
             key
         })
         .collect();
+    let v = &mut v[..blocks.len() * n.get() as usize];
     kernel.romix(&mut blocks, v);
     let (hashed, _) = blocks.as_chunks::<H>();
     for ((key, blocks), out) in keys.iter().zip(hashed).zip(out.chunks_mut(H)) {
@@ -174,6 +180,7 @@ fn full_labels<const H: usize, K: Arithmetic<H>>(kernel: K, jobs: &[(Commitment,
 pub struct Cpu {
     info: DeviceInfo,
     kernel: Kernel,
+    n: ScryptN,
     scratch: Scratch,
 }
 
@@ -184,7 +191,7 @@ impl Cpu {
         let kernel = Kernel::detect(isa).ok_or_else(|| DeviceError::Unavailable(name.clone()))?;
         let lanes = isa.lanes();
         let info = DeviceInfo { name, kind: DeviceKind::Cpu, lanes, scratch_bytes: Self::scratch_bytes(isa, n) };
-        Ok(Self { info, kernel, scratch: Scratch::for_labels(n, lanes)? })
+        Ok(Self { info, kernel, n, scratch: Scratch::for_labels(n, lanes)? })
     }
 
     /// Memory that [`Cpu::new`] would take.
@@ -206,7 +213,7 @@ impl Cpu {
 
     /// At most as many as there are lanes.
     fn batch(&mut self, jobs: &[(Commitment, u64)], out: &mut [FullLabel]) {
-        self.kernel.full_labels(jobs, out, self.scratch.blocks());
+        self.kernel.full_labels(self.n, jobs, out, self.scratch.blocks());
     }
 }
 

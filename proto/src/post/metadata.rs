@@ -72,10 +72,8 @@ impl Metadata {
         if text.iter().all(|b| b.is_ascii_whitespace() || *b == 0) {
             return Err(MetadataError::Empty);
         }
-        let value: Value = serde_json::from_slice(text).map_err(|e| match e.is_eof() {
-            true => MetadataError::Truncated(e.to_string()),
-            false => MetadataError::Json(e.to_string()),
-        })?;
+        let value: Value = serde_json::from_slice(text)
+            .map_err(|e| if e.is_eof() { MetadataError::Truncated(e.to_string()) } else { MetadataError::Json(e.to_string()) })?;
         let Value::Object(object) = value else {
             return Err(MetadataError::Json("another JSON value".to_owned()));
         };

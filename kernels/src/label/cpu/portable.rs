@@ -1,8 +1,7 @@
-//! Plain Rust: two labels at a time, so that one fills the waits of the other. Any compiler makes 128-bit arithmetic of it.
-
-#![expect(clippy::inline_always, reason = "one body of arithmetic: a call would put all rows into memory")]
-
-use std::array;
+//! Plain Rust: sixteen labels at a time.
+//!
+//! A word of all labels is an array, and every step is a loop over it without branches: compilers make vector instructions of
+//! that on any target that has them. (Of a loop over eight words they make single words again.)
 
 use super::Arithmetic;
 use crate::label::{
@@ -10,110 +9,104 @@ use crate::label::{
     hash::{State, permute_one},
 };
 
-/// Labels side by side.
-const K: usize = 2;
-
 /// Needs nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Portable;
 
+/// Labels at a time.
+const LABELS: usize = 16;
+
+/// One word of all labels.
+type Word = [u32; LABELS];
+
+/// A half (B0 or B1) of the blocks of all labels.
+type Half = [Word; 16];
+
 impl Arithmetic<1> for Portable {
-    const GROUP: usize = 1;
+    const GROUP: usize = LABELS;
 
     fn permute(self, state: &mut State<1>) {
         permute_one(state);
     }
 
     fn romix(self, blocks: &mut [Block], v: &mut [Block]) {
-        let n = v.len() / K;
-        match blocks.as_chunks_mut::<K>() {
-            ([pair], []) => romix(pair, v),
-            _ => {
-                for block in blocks {
-                    romix(array::from_mut(block), &mut v[..n]);
-                }
+        let (rows, _) = v.as_chunks_mut::<LABELS>();
+        let mask = rows.len() - 1;
+        let mut x = [[[0; LABELS]; 16]; 2];
+        for (l, block) in blocks.iter().enumerate() {
+            xor_label(&mut x, l, block);
+        }
+        for row in rows.iter_mut() {
+            for (l, block) in row.iter_mut().enumerate() {
+                get_label(&x, l, block);
             }
+            mix(&mut x);
+        }
+        for _ in 0..rows.len() {
+            for (l, j) in x[1][0].into_iter().enumerate() {
+                xor_label(&mut x, l, &rows[j as usize & mask][l]);
+            }
+            mix(&mut x);
+        }
+        for (l, block) in blocks.iter_mut().enumerate() {
+            get_label(&x, l, block);
         }
     }
 }
 
-/// A row of four words of each of `L` labels.
-type Row<const L: usize> = [[u32; 4]; L];
-
-/// The rows of a 64-byte block of each label.
-type Rows<const L: usize> = [Row<L>; 4];
-
-#[inline(always)]
-fn zip<const L: usize>(a: Row<L>, b: Row<L>, f: impl Fn(u32, u32) -> u32) -> Row<L> {
-    array::from_fn(|l| array::from_fn(|i| f(a[l][i], b[l][i])))
+fn xor_label(x: &mut [Half; 2], l: usize, block: &Block) {
+    for (word, from) in x.as_flattened_mut().iter_mut().zip(&block.0) {
+        word[l] ^= from;
+    }
 }
 
-#[inline(always)]
-fn turn<const L: usize>(a: Row<L>, k: usize) -> Row<L> {
-    a.map(|row| array::from_fn(|i| row[(i + k) % 4]))
+fn get_label(x: &[Half; 2], l: usize, block: &mut Block) {
+    for (word, to) in x.as_flattened().iter().zip(&mut block.0) {
+        *to = word[l];
+    }
 }
 
-#[inline(always)]
-fn quarter_rounds<const L: usize>([mut a, mut b, mut c, mut d]: Rows<L>) -> Rows<L> {
-    a = zip(a, b, u32::wrapping_add);
-    d = zip(d, a, |d, a| (d ^ a).rotate_left(16));
-    c = zip(c, d, u32::wrapping_add);
-    b = zip(b, c, |b, c| (b ^ c).rotate_left(12));
-    a = zip(a, b, u32::wrapping_add);
-    d = zip(d, a, |d, a| (d ^ a).rotate_left(8));
-    c = zip(c, d, u32::wrapping_add);
-    b = zip(b, c, |b, c| (b ^ c).rotate_left(7));
-    [a, b, c, d]
+fn mix([b0, b1]: &mut [Half; 2]) {
+    each_lane(b0, b1, |b0, b1| *b0 ^= *b1);
+    chacha(b0);
+    each_lane(b1, b0, |b1, b0| *b1 ^= *b0);
+    chacha(b1);
 }
 
-#[inline(always)]
-fn chacha<const L: usize>(t: Rows<L>) -> Rows<L> {
-    let mut x = t;
+fn each_lane(a: &mut Half, b: &Half, f: impl Fn(&mut u32, &u32)) {
+    for (a, b) in a.as_flattened_mut().iter_mut().zip(b.as_flattened()) {
+        f(a, b);
+    }
+}
+
+/// `H`, ChaCha20/8.
+fn chacha(x: &mut Half) {
+    let input = *x;
     for _ in 0..4 {
-        let [a, b, c, d] = quarter_rounds(x);
-        let [a, b, c, d] = quarter_rounds([a, turn(b, 1), turn(c, 2), turn(d, 3)]);
-        x = [a, turn(b, 3), turn(c, 2), turn(d, 1)];
+        let [x0, x1, x2, x3, x4, x5, x6, x7, x8, x9, x10, x11, x12, x13, x14, x15] = x;
+        quarter_rounds(x0, x4, x8, x12);
+        quarter_rounds(x1, x5, x9, x13);
+        quarter_rounds(x2, x6, x10, x14);
+        quarter_rounds(x3, x7, x11, x15);
+        quarter_rounds(x0, x5, x10, x15);
+        quarter_rounds(x1, x6, x11, x12);
+        quarter_rounds(x2, x7, x8, x13);
+        quarter_rounds(x3, x4, x9, x14);
     }
-    array::from_fn(|row| zip(t[row], x[row], u32::wrapping_add))
+    each_lane(x, &input, |x, input| *x = x.wrapping_add(*input));
 }
 
-#[inline(always)]
-fn xor<const L: usize>(a: Rows<L>, b: Rows<L>) -> Rows<L> {
-    array::from_fn(|row| zip(a[row], b[row], |a, b| a ^ b))
-}
-
-#[inline(always)]
-fn mix<const L: usize>([b0, b1]: [Rows<L>; 2]) -> [Rows<L>; 2] {
-    let t0 = chacha(xor(b1, b0));
-    [t0, chacha(xor(t0, b1))]
-}
-
-#[inline(always)]
-fn load<const L: usize>(blocks: [&Block; L]) -> [Rows<L>; 2] {
-    array::from_fn(|half| array::from_fn(|row| blocks.map(|block| array::from_fn(|i| block.0[half * 16 + row * 4 + i]))))
-}
-
-#[inline(always)]
-fn store<const L: usize>(blocks: &mut [Block; L], x: &[Rows<L>; 2]) {
-    for (row, words) in x.as_flattened().iter().enumerate() {
-        for (block, words) in blocks.iter_mut().zip(words) {
-            block.0[row * 4..][..4].copy_from_slice(words);
-        }
+/// A quarter round of every label. Not inlined: then it is clear to the compiler that the words do not overlap.
+#[inline(never)]
+fn quarter_rounds(a: &mut Word, b: &mut Word, c: &mut Word, d: &mut Word) {
+    for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+        *a = a.wrapping_add(*b);
+        *d = (*d ^ *a).rotate_left(16);
+        *c = c.wrapping_add(*d);
+        *b = (*b ^ *c).rotate_left(12);
+        *a = a.wrapping_add(*b);
+        *d = (*d ^ *a).rotate_left(8);
+        *c = c.wrapping_add(*d);
+        *b = (*b ^ *c).rotate_left(7);
     }
-}
-
-/// Block `i` of label `l` lies at `v[i * L + l]`.
-fn romix<const L: usize>(blocks: &mut [Block; L], v: &mut [Block]) {
-    let (v, _) = v.as_chunks_mut::<L>();
-    let mask = v.len() - 1;
-    let mut x = load(blocks.each_ref());
-    for vi in v.iter_mut() {
-        store(vi, &x);
-        x = mix(x);
-    }
-    for _ in 0..v.len() {
-        let vj = load(array::from_fn(|l| &v[x[1][0][l][0] as usize & mask][l]));
-        x = mix([xor(x[0], vj[0]), xor(x[1], vj[1])]);
-    }
-    store(blocks, &x);
 }
