@@ -90,6 +90,7 @@ struct ScryptConfig {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the file")]
 struct Limits {
     max_concurrent_requests: Option<usize>,
     max_pending_requests: usize,

@@ -154,10 +154,7 @@ impl Gate for Turnstile<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        cmp::Reverse,
-        collections::{BTreeMap, BinaryHeap},
-    };
+    use std::{cmp::Reverse, collections::BinaryHeap};
 
     use proptest::prelude::*;
 
@@ -168,7 +165,7 @@ mod tests {
     fn simulate(runs: &[(u64, u64, u64, &[&str])]) -> Vec<(u64, RunId)> {
         let mut schedule = Schedule::<u64>::default();
         let mut ends = BinaryHeap::new();
-        let mut reading: BTreeMap<RunId, bool> = BTreeMap::new();
+        let mut reading: BTreeSet<RunId> = BTreeSet::new();
         let mut busy: HashMap<&str, RunId> = HashMap::new();
         let mut began = Vec::new();
         let mut now = 0;
@@ -181,7 +178,7 @@ mod tests {
         loop {
             for run in std::mem::take(&mut granted) {
                 let (_, pow, read, _) = runs[run as usize];
-                if reading.contains_key(&run) {
+                if reading.contains(&run) {
                     for disk in disks(run) {
                         assert_eq!(busy.insert(disk, run), None, "two on {disk}");
                     }
@@ -194,14 +191,13 @@ mod tests {
             let Some(Reverse((end, run))) = ends.pop() else { break };
             now = end;
             granted.extend(schedule.on_leave(run));
-            if reading.contains_key(&run) {
+            if reading.insert(run) {
+                let needs = Resources { cores: false, disks: disks(run).iter().map(|d| (*d).to_owned()).collect() };
+                granted.extend(schedule.on_wish(Wish { run, deadline: runs[run as usize].0, needs }));
+            } else {
                 for disk in disks(run) {
                     assert_eq!(busy.remove(disk), Some(run));
                 }
-            } else {
-                reading.insert(run, true);
-                let needs = Resources { cores: false, disks: disks(run).iter().map(|d| (*d).to_owned()).collect() };
-                granted.extend(schedule.on_wish(Wish { run, deadline: runs[run as usize].0, needs }));
             }
         }
         assert_eq!(began.len(), runs.len(), "everybody had a turn");

@@ -354,7 +354,7 @@ async fn eight_identities_on_two_disks() {
             // the last two are added later
             fs::write(dir.path().join("farm.toml"), &config).unwrap();
         }
-        config.push_str(&format!("[[identity]]\ndata_dirs = [{data:?}]\ndisk = \"disk-{}\"\n", i % 2));
+        config += &["[[identity]]", &format!("data_dirs = [{data:?}]"), &format!("disk = \"disk-{}\"", i % 2), ""].join("\n");
     }
     let mut command = program();
     command.env("RUST_LOG", "off").args(["serve", "--config"]).arg(dir.path().join("farm.toml"));

@@ -178,9 +178,8 @@ struct Defaults<'a> {
 
 impl Defaults<'_> {
     fn parse(&self, line: &str) -> Result<Case, String> {
-        let object = match serde_json::from_str(line).map_err(|e| format!("not JSON: {e}"))? {
-            Value::Object(object) => object,
-            _ => return Err("not a JSON object".to_owned()),
+        let Value::Object(object) = serde_json::from_str(line).map_err(|e| format!("not JSON: {e}"))? else {
+            return Err("not a JSON object".to_owned());
         };
         // the names of the options, with either kind of dash
         let fields: BTreeMap<String, &Value> = object.iter().map(|(k, v)| (k.replace('-', "_"), v)).collect();
