@@ -23,11 +23,12 @@ const LICENCES: [&str; 14] = [
 ];
 
 /// Which of our crates each of them may use: arrows point one way (docs/architecture.md).
-const MAY_USE: [(&str, &[&str]); 4] = [
+const MAY_USE: [(&str, &[&str]); 5] = [
     ("proto", &[]),
     ("kernels", &["proto"]),
     ("post-init", &["kernels", "proto"]),
-    ("benches", &["kernels", "post-init", "proto"]),
+    ("post-prover", &["kernels", "proto"]),
+    ("benches", &["kernels", "post-init", "post-prover", "proto"]),
 ];
 
 fn metadata() -> Value {

@@ -86,7 +86,7 @@ impl Configured {
 
 pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(configured) => configured.effective().map_err(Failure::from).and_then(server::run),
+        Command::Run(configured) => configured.effective().map_err(Failure::from).and_then(|options| server::run(&options)),
         Command::Config(configured) => configured.effective().map_err(Failure::from).and_then(|options| {
             // the parts that are computed are checked as well
             options.schedule()?;

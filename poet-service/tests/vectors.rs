@@ -163,7 +163,7 @@ fn proofs_are_made_and_checked_as_in_the_vectors() {
     assert!(seen > 10);
 }
 
-fn mutate(proof: &mut PoetProof, statement: &mut Vec<u8>, mutation: &Value) {
+fn mutate(proof: &mut PoetProof, statement: &mut [u8], mutation: &Value) {
     fn flip(bytes: &mut [u8], bit: u64) {
         bytes[bit as usize / 8] ^= 1 << (bit % 8);
     }
@@ -451,7 +451,7 @@ fn every_single_bit_mutation_of_a_small_proof_is_rejected() {
     }
     for bit in 0..64 {
         let mut bad = proof.clone();
-        bad.leaf_count = Leaves(151 ^ (1 << bit));
+        bad.leaf_count = Leaves(0x97 ^ (1 << bit));
         assert!(verify(&statement, &bad).is_err(), "bit {bit} of the leaf count");
     }
 }

@@ -12,6 +12,8 @@
 
 pub mod data;
 pub mod plan;
+#[cfg(feature = "program")]
+pub mod program;
 pub mod prove;
 pub mod read;
 pub mod state;

@@ -40,6 +40,13 @@ impl Default for Buffer {
     }
 }
 
+impl Buffer {
+    /// A buffer of `len` bytes, at most [`BLOCK_BYTES`].
+    pub fn with_len(len: usize) -> Self {
+        Self { len: len.min(BLOCK_BYTES), ..Self::default() }
+    }
+}
+
 impl Deref for Buffer {
     type Target = [u8];
 
@@ -201,7 +208,7 @@ pub fn supports_direct(path: &Path) -> bool {
         use std::os::unix::fs::OpenOptionsExt as _;
         let flag = rustix::fs::OFlags::DIRECT.bits().cast_signed();
         let Ok(file) = File::options().read(true).custom_flags(flag).open(path) else { return false };
-        let mut buffer = Buffer { len: ALIGNMENT, ..Buffer::default() };
+        let mut buffer = Buffer::with_len(ALIGNMENT);
         pread(&file, &mut buffer, 0).is_ok()
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -300,7 +307,7 @@ mod tests {
     #[test]
     fn buffers_are_aligned() {
         for _ in 0..10 {
-            let buffer = Buffer { len: BLOCK_BYTES, ..Buffer::default() };
+            let buffer = Buffer::with_len(BLOCK_BYTES);
             assert_eq!(buffer.as_ptr().align_offset(ALIGNMENT), 0);
             assert_eq!(buffer.len(), BLOCK_BYTES);
         }

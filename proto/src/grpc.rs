@@ -30,17 +30,17 @@ mod tests {
         value.as_u64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
     }
 
-    fn meta(fields: &Value) -> Option<Metadata> {
-        Some(Metadata {
+    fn meta(fields: &Value) -> Metadata {
+        Metadata {
             node_id: bytes(&fields["node_id"]),
             commitment_atx_id: bytes(&fields["commitment_atx_id"]),
             nonce: (!fields["nonce"].is_null()).then(|| number(&fields["nonce"])),
             num_units: number(&fields["num_units"]) as u32,
             labels_per_unit: number(&fields["labels_per_unit"]),
-        })
+        }
     }
 
-    fn check<M: Message + Default + PartialEq>(message: &M, encoded: &[u8]) {
+    fn check<M: Message + Default + PartialEq + std::fmt::Debug>(message: &M, encoded: &[u8]) {
         assert_eq!(hex::encode(message.encode_to_vec()), hex::encode(encoded));
         assert_eq!(M::decode(encoded).unwrap(), *message);
     }
@@ -64,7 +64,7 @@ mod tests {
                 }
                 "spacemesh.v1.ServiceResponse" => {
                     let kind = kind.map(|kind| match kind {
-                        "metadata" => service_response::Kind::Metadata(MetadataResponse { meta: meta(fields) }),
+                        "metadata" => service_response::Kind::Metadata(MetadataResponse { meta: Some(meta(fields)) }),
                         "gen_proof" => {
                             let (proof, metadata) = (&fields["proof"], &fields["metadata"]);
                             service_response::Kind::GenProof(GenProofResponse {
@@ -74,8 +74,10 @@ mod tests {
                                     indices: bytes(&proof["indices"]),
                                     pow: number(&proof["pow"]),
                                 }),
-                                metadata: (!metadata.is_null())
-                                    .then(|| ProofMetadata { challenge: bytes(&metadata["challenge"]), meta: meta(metadata) }),
+                                metadata: (!metadata.is_null()).then(|| ProofMetadata {
+                                    challenge: bytes(&metadata["challenge"]),
+                                    meta: Some(meta(metadata)),
+                                }),
                             })
                         }
                         other => panic!("kind {other}"),

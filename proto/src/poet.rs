@@ -267,9 +267,12 @@ mod tests {
 
     #[derive(Deserialize)]
     struct Proof {
-        merkle_proof: String,
-        poet_proof: String,
-        poet_proof_ref: String,
+        #[serde(rename = "merkle_proof")]
+        merkle: String,
+        #[serde(rename = "poet_proof")]
+        poet: String,
+        #[serde(rename = "poet_proof_ref")]
+        reference: String,
         message: Option<Message>,
     }
 
@@ -310,10 +313,10 @@ mod tests {
         let vectors: Vectors = serde_json::from_str(include_str!("../testdata/poet/scale.json")).unwrap();
         let mut messages = 0;
         for case in vectors.proofs {
-            let proof: PoetProof = scale::decode(&bytes(&case.poet_proof)).unwrap();
-            assert_eq!(hex::encode(scale::encode(&proof).unwrap()), case.poet_proof);
-            assert_eq!(hex::encode(scale::encode(&proof.merkle).unwrap()), case.merkle_proof);
-            assert_eq!(hex::encode(proof.reference().unwrap().0), case.poet_proof_ref);
+            let proof: PoetProof = scale::decode(&bytes(&case.poet)).unwrap();
+            assert_eq!(hex::encode(scale::encode(&proof).unwrap()), case.poet);
+            assert_eq!(hex::encode(scale::encode(&proof.merkle).unwrap()), case.merkle);
+            assert_eq!(hex::encode(proof.reference().unwrap().0), case.reference);
             if let Some(expected) = case.message {
                 let message: PoetProofMessage = scale::decode(&bytes(&expected.scale)).unwrap();
                 assert_eq!(message.proof, proof);

@@ -25,8 +25,8 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 
-pub(crate) fn run(options: Options) -> Result<(), Failure> {
-    start_logging(&options);
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    start_logging(options);
     let schedule = options.schedule()?;
     let keys = options.trusted_keys()?;
     let (data, db) = options.folders()?;
@@ -65,7 +65,7 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed("failed to start the network side", &e))?;
-    let outcome = runtime.block_on(serve(&options, &service, stop.clone(), max_connections));
+    let outcome = runtime.block_on(serve(options, &service, stop.clone(), max_connections));
     stop.store(true, Ordering::Relaxed);
     notify("STOPPING=1");
     let kept = keeper.join();
@@ -89,10 +89,10 @@ fn raise_file_limit(connections: usize) {
     let wanted = connections as u64 + 1024;
     let limit = getrlimit(Resource::Nofile);
     let target = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    if limit.current.is_some_and(|current| current < target) {
-        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(target), maximum: limit.maximum }) {
-            tracing::warn!(%error, "failed to raise the limit of open files");
-        }
+    if limit.current.is_some_and(|current| current < target)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(target), maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "failed to raise the limit of open files");
     }
     if getrlimit(Resource::Nofile).current.is_some_and(|current| current < wanted) {
         tracing::warn!(allowed = ?limit.maximum, wanted, "few open files are allowed: many clients at once will have to wait (ulimit -n)");

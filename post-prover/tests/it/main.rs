@@ -1,5 +1,9 @@
 //! Tests of the library and the program from the outside, on data made for them.
 
 mod data;
+#[cfg(feature = "program")]
+mod program;
 mod prove;
+#[cfg(feature = "program")]
+mod serve;
 mod vectors;

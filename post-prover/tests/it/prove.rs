@@ -237,6 +237,24 @@ fn data_may_be_spread_over_directories() {
     assert!(data.file(6).is_none());
 }
 
+/// Takes anything for a solution.
+struct Free;
+
+impl PowSource for Free {
+    fn solve(
+        &self,
+        puzzles: &[Puzzle],
+        found: &mut dyn FnMut(GroupPow),
+        _: &AtomicBool,
+        _: &AtomicU64,
+    ) -> Result<(), PowSourceError> {
+        for p in puzzles {
+            found(GroupPow { group: p.group, pow: 0 });
+        }
+        Ok(())
+    }
+}
+
 #[test]
 fn a_hopeless_challenge_ends_with_an_error() {
     let params = Params { k1: 1, k2: 100, ..Preset::Fastnet.params() };
@@ -244,19 +262,6 @@ fn a_hopeless_challenge_ends_with_an_error() {
     data::write(dir.path(), &data::metadata(3, &params, 2, 100), params.scrypt_n);
     let data = DataSet::open(&[dir.path().to_owned()]).unwrap();
     let challenge = Challenge([1; 32]);
-    struct Free;
-    impl PowSource for Free {
-        fn solve(
-            &self,
-            puzzles: &[Puzzle],
-            found: &mut dyn FnMut(GroupPow),
-            _: &AtomicBool,
-            _: &AtomicU64,
-        ) -> Result<(), PowSourceError> {
-            puzzles.iter().for_each(|p| found(GroupPow { group: p.group, pow: 0 }));
-            Ok(())
-        }
-    }
     let job = Job {
         data: &data,
         challenge: &challenge,

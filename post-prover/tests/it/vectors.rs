@@ -147,7 +147,9 @@ impl PowSource for Once {
             known.insert(one.group, one.pow | self.top_byte);
         };
         self.local.solve(&new, &mut keep, stop, hashes)?;
-        puzzles.iter().for_each(|p| found(GroupPow { group: p.group, pow: known[&p.group] }));
+        for p in puzzles {
+            found(GroupPow { group: p.group, pow: known[&p.group] });
+        }
         Ok(())
     }
 }
