@@ -102,21 +102,9 @@ fn lead_to_root<'a>(statement: &Statement, proof: &'a PoetProof, indices: &[u64]
     merkle::reconstruct(statement, indices, &leaves, &proof.merkle.proof_nodes)
 }
 
-/// Two labels at a time: they do not depend on each other.
 fn first_wrong_label(statement: &Statement, proof: &PoetProof, indices: &[u64], reached: &Reconstruction<'_>) -> Option<u64> {
-    let siblings = |place: usize| reached.left_siblings[place].iter().map(Sibling::as_ref);
-    let wrong = |place: usize, label: &[u8]| label != &*proof.merkle.proven_leaves[place];
-    let places = indices.len().min(reached.left_siblings.len());
-    let mut found = None;
-    for place in (0..places).step_by(2) {
-        let bad = if place + 1 < places {
-            let [first, second] =
-                statement.label_pair([(indices[place], siblings(place)), (indices[place + 1], siblings(place + 1))]);
-            [(place, wrong(place, &first)), (place + 1, wrong(place + 1, &second))]
-        } else {
-            [(place, wrong(place, &statement.label(indices[place], siblings(place)))), (place, false)]
-        };
-        found = found.or_else(|| bad.into_iter().find(|(_, wrong)| *wrong).map(|(place, _)| indices[place]));
-    }
-    found
+    let leaves = indices.iter().zip(&reached.left_siblings);
+    let labels = statement.labels(leaves.map(|(index, left)| (*index, left.iter().map(Sibling::as_ref))));
+    let wrong = labels.iter().zip(&proof.merkle.proven_leaves).position(|(label, claimed)| label[..] != **claimed);
+    wrong.map(|place| indices[place])
 }

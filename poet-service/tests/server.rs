@@ -94,7 +94,7 @@ impl Server {
     /// Sends SIGTERM and waits; returns the exit code and how long it took.
     fn terminate(mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
-        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let status = self.child.wait().unwrap();
         (status.code(), started.elapsed())
@@ -129,7 +129,7 @@ fn unix_now() -> u64 {
 }
 
 fn rfc3339(unix: u64) -> String {
-    let (days, seconds) = (unix as i64 / 86400, unix % 86400);
+    let (days, seconds) = (unix.cast_signed() / 86400, unix % 86400);
     let z = days + 719_468;
     let era = z / 146_097;
     let doe = z - era * 146_097;
@@ -574,6 +574,33 @@ fn kills_lose_neither_rounds_nor_members() {
     let (code, took) = server.terminate();
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn documentation_and_deployment_files_fit_the_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let help = Command::new(env!("CARGO_BIN_EXE_poet-service")).args(["run", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let page = read("../docs/poet-service.md");
+    for flag in help.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+        let documented = page.contains(&format!("`{flag}`")) || ["config", "help"].contains(&flag);
+        assert!(documented, "--{flag} is not in docs/poet-service.md");
+    }
+    let config = root.join("deploy/mainnet.toml");
+    let printed =
+        Command::new(env!("CARGO_BIN_EXE_poet-service")).args(["config", "--config", config.to_str().unwrap()]).output();
+    assert!(printed.unwrap().status.success());
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana.json")).unwrap();
+    let metrics = read("src/metrics.rs");
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let expression = target["expr"].as_str().unwrap();
+            let at = expression.find("poet_").unwrap();
+            let name = expression[at..].split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+            assert!(metrics.contains(name.trim_end_matches("_bucket")), "{name} is no metric of the server");
+        }
+    }
 }
 
 #[test]
