@@ -39,9 +39,9 @@ pub struct Figures {
     pub leaves_per_second: f64,
     /// Core cycles per second.
     pub cycles_per_second: f64,
-    /// Time of verifying a proof of [`MAINNET_LEAVES`].
+    /// Time of verifying a proof of 9e10 leaves, a mainnet round.
     pub verify: Duration,
-    /// Time of verifying a proof of 2^20 leaves; shorter trees in quick runs.
+    /// Time of verifying the proof of the tree grown here: 2^20 leaves, fewer in quick runs.
     pub verify_real: Duration,
     /// Bytes kept for a mainnet round, from a scaled-down one.
     pub mainnet_bytes: f64,
