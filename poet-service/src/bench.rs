@@ -15,8 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     merkle, proof,
     prove::Tree,
-    tree::{Grower, Shape},
-    worker::LOWEST_LEVEL,
+    tree::{Grower, LOWEST_LEVEL, Shape},
 };
 
 /// Leaves of a round of two weeks, about.

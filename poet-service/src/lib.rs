@@ -9,7 +9,7 @@
 
 #[cfg(feature = "server")]
 pub mod api;
-#[cfg(feature = "server")]
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod certificate;
 #[cfg(feature = "server")]

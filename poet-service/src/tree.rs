@@ -10,6 +10,9 @@ use proto::poet::Leaves;
 
 use crate::merkle::{self, Join as _};
 
+/// The lowest level that rounds keep: 6 GB of nodes for two weeks, and two seconds of recomputing per core at the end.
+pub const LOWEST_LEVEL: u32 = 10;
+
 /// Places in the sequence of kept nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {

@@ -28,9 +28,6 @@ use crate::{
     tree::{Grower, Shape},
 };
 
-/// The lowest level that rounds keep: 6 GB of nodes for two weeks, and two seconds of recomputing per core at the end.
-pub const LOWEST_LEVEL: u32 = 10;
-
 /// Leaves between two looks at the clock.
 const LEAVES_PER_LOOK: u64 = 64;
 

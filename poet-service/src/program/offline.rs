@@ -60,7 +60,7 @@ impl Prove {
         if self.leaves < PROVEN_LEAVES as u64 {
             return Err(Failure::Invalid(format!("a proof opens {PROVEN_LEAVES} leaves, so there must be as many")));
         }
-        let shape = Shape::new(poet_service::worker::LOWEST_LEVEL.min(self.leaves.ilog2() / 2));
+        let shape = Shape::new(poet_service::tree::LOWEST_LEVEL.min(self.leaves.ilog2() / 2));
         let mut tree = Grower::new(statement.clone());
         let mut kept = Vec::new();
         while tree.leaves().0 < self.leaves {

@@ -18,7 +18,7 @@ use poet_service::{
     registry::Registry,
     service::{Service, Settings, now},
     store::RocksStore,
-    worker,
+    tree,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use zeroize::Zeroizing;
@@ -51,7 +51,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         disable_worker: options.disable_worker.unwrap_or(false),
         cpu: options.hashing_cpu,
         threads: options.proof_threads.unwrap_or(threads).max(1),
-        lowest_level: worker::LOWEST_LEVEL,
+        lowest_level: tree::LOWEST_LEVEL,
         backup_folder: Some(db.join("backups")),
         certifier_url: options.certifier_url.clone(),
     };
