@@ -3,12 +3,15 @@
 #[cfg(feature = "grpc")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["proto/spacemesh/v1/post.proto"], ["proto"])?;
+    let files = protox::compile(["proto/spacemesh/v1/post.proto", "proto/rpc/api/v1/api.proto"], ["proto"])?;
+    // servers answer reflection queries from this
+    let descriptors = std::path::Path::new(&std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(descriptors, prost::Message::encode_to_vec(&files))?;
     tonic_prost_build::configure().compile_fds(files)?;
     Ok(())
 }
 
 #[cfg(not(feature = "grpc"))]
 fn main() {
-    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=build.rs");
 }

@@ -23,12 +23,14 @@ const LICENCES: [&str; 14] = [
 ];
 
 /// Which of our crates each of them may use: arrows point one way (docs/architecture.md).
-const MAY_USE: [(&str, &[&str]); 5] = [
+const MAY_USE: [(&str, &[&str]); 7] = [
     ("proto", &[]),
     ("kernels", &["proto"]),
     ("post-init", &["kernels", "proto"]),
     ("post-prover", &["kernels", "proto"]),
-    ("benches", &["kernels", "post-init", "post-prover", "proto"]),
+    ("rocksdb-unity", &[]),
+    ("poet-service", &["kernels", "proto", "rocksdb-unity"]),
+    ("benches", &["kernels", "poet-service", "post-init", "post-prover", "proto"]),
 ];
 
 fn metadata() -> Value {

@@ -1,6 +1,7 @@
 //! The arithmetic of the suite: one module per computation, one file per backend.
 //!
 //! - [`label`]: the memory-hard label function of PoST
+//! - [`posw`]: the hash chain and the nodes of the proof of elapsed time
 //! - [`pow`]: the RandomX puzzle that comes before a proof
 //! - [`scan`]: the search for labels that are good for a proof
 //!
@@ -9,5 +10,6 @@
 //! one.
 
 pub mod label;
+pub mod posw;
 pub mod pow;
 pub mod scan;

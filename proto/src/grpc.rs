@@ -6,6 +6,15 @@ pub mod spacemesh_v1 {
     tonic::include_proto!("spacemesh.v1");
 }
 
+/// Package `rpc.api.v1`: the services of a PoET server (poet.md section 5).
+#[expect(missing_docs, clippy::pedantic, reason = "generated")]
+pub mod poet_v1 {
+    tonic::include_proto!("rpc.api.v1");
+}
+
+/// The descriptions of all services, as reflection serves them.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 #[cfg(test)]
 mod tests {
     use prost::Message;

@@ -4,6 +4,7 @@
 //! - [`units`]: labels and space units, the counts everything is measured in
 //! - [`keys`]: identity keys and their files
 //! - [`genesis`]: what makes one network differ from another
+//! - [`poet`]: proofs of elapsed time, membership proofs, certificates
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
 //! - `grpc` (feature of that name): what the `.proto` files generate
 //! - [`scale`]: the binary codec of the network
@@ -16,6 +17,7 @@ pub mod genesis;
 pub mod grpc;
 pub mod ids;
 pub mod keys;
+pub mod poet;
 pub mod post;
 pub mod scale;
 pub mod units;

@@ -1,0 +1,372 @@
+//! REST and gRPC (poet.md section 5): the same answers on both.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use proto::grpc::{self, poet_v1 as wire};
+use serde_json::Value;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+
+use crate::{
+    json,
+    service::{EncodedProof, Failure, Service},
+};
+
+/// The largest body of a submission; honest ones have less than one kilobyte.
+const MAX_BODY: usize = 16 * 1024;
+
+/// How long a client may take to send its headers, and its body.
+const HEADERS_WITHIN: Duration = Duration::from_secs(5);
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long running requests may go on after a stop.
+const DRAIN: Duration = Duration::from_secs(1);
+
+fn status(code: tonic::Code) -> StatusCode {
+    match code {
+        tonic::Code::Ok => StatusCode::OK,
+        tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => StatusCode::BAD_REQUEST,
+        tonic::Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        tonic::Code::NotFound => StatusCode::NOT_FOUND,
+        tonic::Code::AlreadyExists => StatusCode::CONFLICT,
+        tonic::Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        tonic::Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        tonic::Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn answer(status: StatusCode, value: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        answer(status(self.code), &json::error(self.code as i32, &self.message))
+    }
+}
+
+impl From<Failure> for tonic::Status {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.code, failure.message)
+    }
+}
+
+/// The REST side.
+pub fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/v1/info", get(info))
+        .route("/v1/pow_params", get(pow_params))
+        .route("/v1/submit", post(submit))
+        .route("/v1/proofs/{round}", get(proof))
+        .method_not_allowed_fallback(async || Failure::new(tonic::Code::Unimplemented, "Method Not Allowed"))
+        .fallback(async || Failure::new(tonic::Code::NotFound, "Not Found"))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn_with_state(service.clone(), count))
+        .with_state(service)
+}
+
+async fn count(State(service): State<Arc<Service>>, request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+    let response = next.run(request).await;
+    let class = match response.status().as_u16() {
+        ..400 => 0,
+        400..500 => 1,
+        _ => 2,
+    };
+    service.counters.requests[class].fetch_add(1, Ordering::Relaxed);
+    response
+}
+
+async fn info(State(service): State<Arc<Service>>) -> Response {
+    answer(StatusCode::OK, &json::info(&service.info()))
+}
+
+async fn pow_params(State(service): State<Arc<Service>>) -> Response {
+    answer(StatusCode::OK, &json::pow_params(&service.pow_params()))
+}
+
+async fn submit(State(service): State<Arc<Service>>, request: axum::extract::Request) -> Result<Response, Failure> {
+    let invalid = |text: String| Failure::new(tonic::Code::InvalidArgument, text);
+    let body = tokio::time::timeout(BODY_WITHIN, <Bytes as axum::extract::FromRequest<()>>::from_request(request, &()));
+    let body = body.await.map_err(|_| invalid("the body did not arrive in time".into()))?;
+    let body = body.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(_) => invalid(format!("the body is larger than {MAX_BODY} bytes or broken")),
+        other => invalid(other.body_text()),
+    })?;
+    let request = json::submit_request(&body).map_err(|error| invalid(error.to_string()))?;
+    let response = service.submit(request).await?;
+    Ok(answer(StatusCode::OK, &json::submit_response(&response)))
+}
+
+async fn proof(State(service): State<Arc<Service>>, Path(round): Path<String>, headers: HeaderMap) -> Result<Response, Failure> {
+    let proof = service.proof(&round).await?;
+    // a record never changes, so its round names it
+    let tag = HeaderValue::from_str(&format!("\"round-{round}-{}\"", proof.record.proof.leaf_count))
+        .unwrap_or(HeaderValue::from_static("\"round\""));
+    let mut response = if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let takes_gzip = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let takes_gzip = takes_gzip.flat_map(|value| value.split(',')).any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next() == Some("gzip") && parts.next() != Some("q=0")
+        });
+        let EncodedProof { json, gzip, .. } = &*proof;
+        if takes_gzip && !gzip.is_empty() {
+            ([(header::CONTENT_ENCODING, "gzip")], Body::from(gzip.clone())).into_response()
+        } else {
+            Body::from(json.clone()).into_response()
+        }
+    };
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+    fields.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    fields.insert(header::ETAG, tag);
+    Ok(response)
+}
+
+/// Serves `router` on `listener` until `stop` changes: at most `connections` at once, the others wait.
+pub async fn serve(listener: TcpListener, router: Router, connections: usize, mut stop: watch::Receiver<bool>) {
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(connections));
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN).max_buf_size(32 * 1024);
+    loop {
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot,
+            _ = stop.changed() => break,
+        };
+        let Ok(slot) = slot else { break };
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => break,
+        };
+        let stream = match stream {
+            Ok((stream, _)) => stream,
+            // out of descriptors, or the client is gone already
+            Err(error) => {
+                tracing::warn!(%error, "failed to accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = graceful.watch(connection.into_owned());
+        tokio::spawn(async move {
+            // errors of a connection are the client's business
+            let _ = connection.await;
+            drop(slot);
+        });
+    }
+    let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+}
+
+/// The gRPC side of [`Service`].
+pub struct PoetGrpc(pub Arc<Service>);
+
+#[tonic::async_trait]
+impl wire::poet_service_server::PoetService for PoetGrpc {
+    async fn pow_params(
+        &self,
+        _: tonic::Request<wire::PowParamsRequest>,
+    ) -> Result<tonic::Response<wire::PowParamsResponse>, tonic::Status> {
+        Ok(tonic::Response::new(self.0.pow_params()))
+    }
+
+    async fn submit(
+        &self,
+        request: tonic::Request<wire::SubmitRequest>,
+    ) -> Result<tonic::Response<wire::SubmitResponse>, tonic::Status> {
+        Ok(tonic::Response::new(self.0.submit(request.into_inner()).await?))
+    }
+
+    async fn info(&self, _: tonic::Request<wire::InfoRequest>) -> Result<tonic::Response<wire::InfoResponse>, tonic::Status> {
+        Ok(tonic::Response::new(self.0.info()))
+    }
+
+    async fn proof(
+        &self,
+        request: tonic::Request<wire::ProofRequest>,
+    ) -> Result<tonic::Response<wire::ProofResponse>, tonic::Status> {
+        let proof = self.0.proof(&request.into_inner().round_id).await?;
+        Ok(tonic::Response::new(proof_response(&proof.record)))
+    }
+}
+
+/// A record as its message.
+pub fn proof_response(record: &crate::store::Record) -> wire::ProofResponse {
+    let merkle = &record.proof.merkle;
+    let bytes = |elements: &[proto::poet::Element]| elements.iter().map(|element| element.to_vec()).collect();
+    wire::ProofResponse {
+        proof: Some(wire::PoetProof {
+            proof: Some(wire::MerkleProof {
+                root: merkle.root.to_vec(),
+                proven_leaves: bytes(&merkle.proven_leaves),
+                proof_nodes: bytes(&merkle.proof_nodes),
+            }),
+            members: record.members.iter().map(|member| member.to_vec()).collect(),
+            leaves: record.proof.leaf_count.0,
+        }),
+        pubkey: record.pubkey.to_vec(),
+    }
+}
+
+/// What reloads the trusted keys; the text of its error goes to the client.
+pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+struct ConfigurationGrpc(Reload);
+
+#[tonic::async_trait]
+impl wire::configuration_service_server::ConfigurationService for ConfigurationGrpc {
+    async fn reload_trusted_keys(
+        &self,
+        _: tonic::Request<wire::ReloadTrustedKeysRequest>,
+    ) -> Result<tonic::Response<wire::ReloadTrustedKeysResponse>, tonic::Status> {
+        (self.0)().map_err(tonic::Status::unknown)?;
+        Ok(tonic::Response::new(wire::ReloadTrustedKeysResponse {}))
+    }
+}
+
+/// Which of the gRPC services a listener offers.
+pub enum Offer {
+    /// For nodes.
+    Poet(Arc<Service>),
+    /// For the operator.
+    Configuration(Reload),
+}
+
+/// Serves gRPC, with reflection, until `stop` changes.
+pub async fn serve_grpc(
+    listener: TcpListener,
+    offer: Offer,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), tonic::transport::Error> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(grpc::DESCRIPTORS)
+        .build_v1()
+        .map_err(|error| tracing::error!(%error, "no reflection"))
+        .ok();
+    let mut server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(180)))
+        .concurrency_limit_per_connection(256);
+    let mut routes = tonic::service::Routes::builder();
+    match offer {
+        Offer::Poet(service) => routes.add_service(
+            wire::poet_service_server::PoetServiceServer::new(PoetGrpc(service)).max_encoding_message_size(usize::MAX),
+        ),
+        Offer::Configuration(reload) => {
+            routes.add_service(wire::configuration_service_server::ConfigurationServiceServer::new(ConfigurationGrpc(reload)))
+        }
+    };
+    if let Some(reflection) = reflection {
+        routes.add_service(reflection);
+    }
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = server.add_routes(routes.routes()).serve_with_incoming_shutdown(incoming, {
+        let mut stop = stop.clone();
+        async move {
+            let _ = stop.changed().await;
+        }
+    });
+    tokio::select! {
+        outcome = serving => outcome,
+        () = async {
+            let _ = stop.changed().await;
+            tokio::time::sleep(DRAIN).await;
+        } => Ok(()),
+    }
+}
+
+/// The metrics page.
+pub fn metrics_router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/metrics", get(async |State(service): State<Arc<Service>>| crate::metrics::page(&service)))
+        .route("/health", get(async || "ok\n"))
+        .with_state(service)
+}
+
+/// The operator's page: rounds, pausing, backups. For loopback only.
+pub fn admin_router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/v1/rounds", get(admin_rounds))
+        .route("/v1/pause", post(async |State(service): State<Arc<Service>>| admin_pause(&service, true)))
+        .route("/v1/resume", post(async |State(service): State<Arc<Service>>| admin_pause(&service, false)))
+        .route("/v1/backup/{name}", post(admin_backup))
+        .fallback(async || Failure::new(tonic::Code::NotFound, "Not Found"))
+        .with_state(service)
+}
+
+async fn admin_rounds(State(service): State<Arc<Service>>) -> Result<Response, Failure> {
+    let snapshot = service.snapshot();
+    let closed = service.clone();
+    let closed = tokio::task::spawn_blocking(move || closed.rounds()).await;
+    let failed = || Failure::new(tonic::Code::Internal, "failed to read the rounds");
+    let closed = closed.map_err(|_| failed())?.map_err(|_| failed())?;
+    let closed: Vec<Value> = closed
+        .into_iter()
+        .map(|(round, members, finished)| serde_json::json!({ "round": round.0, "members": members, "finished": finished }))
+        .collect();
+    let running = snapshot.running.map(|(round, members)| {
+        let progress = &service.progress;
+        serde_json::json!({
+            "round": round.0,
+            "members": members,
+            "leaves": progress.leaves.load(Ordering::Relaxed),
+            "leaves_per_second": progress.rate.load(Ordering::Relaxed),
+            "ends_in_seconds": service.schedule.end(round).since(crate::service::now()).as_secs(),
+        })
+    });
+    let value = serde_json::json!({
+        "open": { "round": snapshot.open.0, "members": snapshot.members, "paused": snapshot.paused },
+        "running": running,
+        "closed": closed,
+    });
+    Ok(answer(StatusCode::OK, &value))
+}
+
+fn admin_pause(service: &Service, paused: bool) -> Result<Response, Failure> {
+    service.pause(paused)?;
+    Ok(answer(StatusCode::OK, &serde_json::json!({ "paused": paused })))
+}
+
+async fn admin_backup(State(service): State<Arc<Service>>, Path(name): Path<String>) -> Result<Response, Failure> {
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let Some(folder) = service.settings.backup_folder.clone().filter(|_| plain) else {
+        return Err(Failure::new(tonic::Code::InvalidArgument, "a backup is named with letters, digits, - and _"));
+    };
+    let path = folder.join(name);
+    let written = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || {
+            std::fs::create_dir_all(&folder)
+                .map_err(|e| e.to_string())
+                .and_then(|()| service.store().backup(&path).map_err(|e| e.to_string()))
+        }
+    });
+    match written.await {
+        Ok(Ok(())) => Ok(answer(StatusCode::OK, &serde_json::json!({ "backup": path }))),
+        Ok(Err(error)) => Err(Failure::new(tonic::Code::Internal, error)),
+        Err(_) => Err(Failure::new(tonic::Code::Internal, "the backup failed")),
+    }
+}
