@@ -1,7 +1,7 @@
 //! Every figure the documentation claims, measured again: `make bench`.
 //!
 //! Figures are labels (or bytes, or hashes) per second of processor time, so that neighbours on the same machine disturb them
-//! less, and ratios are between runs that took turns. `benches [PART…]` runs only some parts: `label`, `prover`.
+//! less, and ratios are between runs that took turns. `benches [PART…]` runs only some parts: `label`, `scan`, `verify`, `read`.
 
 mod clock;
 mod label;
@@ -15,7 +15,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Part = (&'static str, fn() -> Result<()>);
 
 fn main() -> ExitCode {
-    let parts: [Part; 2] = [("label", label::run), ("prover", prover::run)];
+    let parts: [Part; 4] = [("label", label::run), ("scan", prover::scan), ("verify", prover::verify), ("read", prover::read)];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if let Some(unknown) = wanted.iter().find(|name| !parts.iter().any(|(part, _)| part == name)) {
         eprintln!("there is no part {unknown:?}; parts: {}", parts.map(|(name, _)| name).join(", "));
