@@ -41,12 +41,6 @@ const PEER_SCAN: f64 = 0.097;
 /// Proofs of 37 labels the official verifier checks per core-second, recorded on the same machine.
 const PEER_VERIFY: f64 = 10.1;
 
-pub(crate) fn run() -> Result<()> {
-    scan()?;
-    verify()?;
-    read()
-}
-
 fn random(len: usize, seed: u64) -> Vec<u8> {
     // A linear congruential generator in steps of 8 bytes: labels need to look random, no more.
     let mut state = seed | 1;
@@ -59,7 +53,8 @@ fn random(len: usize, seed: u64) -> Vec<u8> {
     out
 }
 
-fn scan() -> Result<()> {
+/// The scan against what the processor can do at most.
+pub(crate) fn scan() -> Result<()> {
     let backend = Backend::best();
     println!("== scan, one core, 64 MiB in memory, {}", backend.name());
     let labels = random(64 << 20, 1);
@@ -108,7 +103,8 @@ fn all_good() -> (Proof, Claim, Params) {
     (Proof { nonce: 0, indices: random(packed_len(bits, params.k2) as usize, 5), pow: 0 }, claim, params)
 }
 
-fn verify() -> Result<()> {
+/// Verification against RandomX alone, and the time a dataset takes.
+pub(crate) fn verify() -> Result<()> {
     println!("== verification of 37 labels, per core-second (official verifier: {PEER_VERIFY})");
     let (stop, progress) = (AtomicBool::new(false), AtomicU64::new(0));
     let (proof, claim, params) = all_good();
@@ -239,7 +235,7 @@ fn pass_rate(data: &DataSet, params: &Params) -> Result<f64> {
 }
 
 /// Proving at 64 nonces against a plain reader, on a file of 4 GiB in BENCH_DIR or the directory of temporary files.
-fn read() -> Result<()> {
+pub(crate) fn read() -> Result<()> {
     println!("== reading 4 GiB with direct I/O while proving with 64 nonces");
     let parent = env::var_os("BENCH_DIR").map_or_else(env::temp_dir, Into::into);
     let dir = tempfile::tempdir_in(parent)?;
@@ -250,7 +246,7 @@ fn read() -> Result<()> {
         return Ok(());
     }
     // No nonce can have that many good labels, so the whole file is read.
-    let params = Params { labels_per_unit: 1 << 28, k2: 1000, ..Preset::Mainnet.params() };
+    let params = Params { labels_per_unit: 1 << 28, k2: u32::MAX, ..Preset::Mainnet.params() };
     let metadata = Metadata {
         node_id: NodeId([1; 32]),
         commitment_atx_id: AtxId([2; 32]),

@@ -1,6 +1,6 @@
 //! Making a proof (`docs/spec/post.md` section 12): passes over the data until a nonce has K2 good labels.
 //!
-//! A pass first finds the k2pow of its nonce groups, then one thread reads the data in large blocks and the others scan them.
+//! A pass first finds the k2pow of its nonce groups, then two threads read the data in large blocks, in turns, and the others scan them.
 //! What the scans find is put in the order of the data again before it counts, so the same proof comes out whatever the number
 //! of threads: the one of the deployed prover on a single thread. Pows found, position and good labels are kept in a
 //! [`StateFile`]; a run that was ended at any point goes on from there.
@@ -29,7 +29,7 @@ use proto::{
 
 use crate::{
     data::{DataError, DataSet},
-    read::{Block, Buffer, POLL, Source, stream},
+    read::{Block, Buffer, LANES, POLL, Source, stream},
     state::{Pass, StateFile},
 };
 
@@ -75,7 +75,7 @@ impl std::str::FromStr for Nonces {
 pub struct Options {
     /// Nonces per pass.
     pub nonces: Nonces,
-    /// Threads that scan; reading has one of its own.
+    /// Threads that scan; reading has its own.
     pub threads: usize,
     /// Instruction set of the scan.
     pub backend: Backend,
@@ -396,7 +396,7 @@ impl Job<'_> {
         save: &dyn Fn(&StateFile),
     ) -> Result<Option<u32>, ProveError> {
         let threads = self.options.threads.max(1);
-        let buffers = threads + 3;
+        let buffers = threads + 2 + LANES as usize;
         let (free_sender, free) = mpsc::sync_channel(buffers);
         let (block_sender, blocks) = mpsc::sync_channel::<Block>(buffers);
         let (hit_sender, hits) = mpsc::sync_channel(buffers);
@@ -414,10 +414,20 @@ impl Job<'_> {
         // set when the rest of the data is no longer of interest
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
-            let reader = scope.spawn({
-                let (free, done) = (&free, &done);
-                move || stream(self.data, self.source, from, free, &block_sender, done)
-            });
+            let readers: Vec<_> = (0..LANES)
+                .map(|lane| {
+                    let (free, done, sender) = (&free, &done, block_sender.clone());
+                    scope.spawn(move || {
+                        let read = stream(self.data, self.source, from, lane, free, &sender, done);
+                        if read.is_err() {
+                            // there is a hole now, so the rest is of no use
+                            done.store(true, Ordering::Relaxed);
+                        }
+                        read
+                    })
+                })
+                .collect();
+            drop(block_sender);
             for _ in 0..threads {
                 let (sender, free, blocks) = (hit_sender.clone(), free_sender.clone(), &blocks);
                 scope.spawn(move || scan_blocks(scanner, blocks, &sender, &free));
@@ -427,7 +437,10 @@ impl Job<'_> {
             // Whoever still sends finds nobody who takes it.
             done.store(true, Ordering::Relaxed);
             drop(hits);
-            let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let read = readers
+                .into_iter()
+                .map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .fold(Ok(()), Result::and);
             match (winner?, read) {
                 (Some(nonce), _) => Ok(Some(nonce)),
                 (None, read) => read.map(|()| None).map_err(ProveError::Data),

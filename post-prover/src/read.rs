@@ -218,13 +218,18 @@ pub fn supports_direct(path: &Path) -> bool {
     }
 }
 
-/// Reads the data from a position on and sends it block by block, in order; the buffers come from `free`.
+/// Reads in flight: while one is being handed over, the disk works on the next.
+pub(crate) const LANES: u64 = 2;
+
+/// Reads every [`LANES`]-th block of the data from a position on, beginning with number `lane`, and sends it; the buffers come
+/// from `free`. All lanes together read everything.
 ///
 /// `from` is a position at which a block begins. Ends early, without an error, when the receiver is gone or `stop` is set.
 pub(crate) fn stream(
     data: &DataSet,
     source: &dyn Source,
     from: u64,
+    lane: u64,
     free: &Mutex<Receiver<Buffer>>,
     blocks: &SyncSender<Block>,
     stop: &AtomicBool,
@@ -238,8 +243,12 @@ pub(crate) fn stream(
         let len = layout.file_bytes(file);
         let mut open = source.open(path).map_err(io)?;
         while offset < len {
-            let Some(mut labels) = next_buffer(free, stop) else { return Ok(()) };
             let wanted = (len - offset).min(BLOCK_BYTES as u64) as usize;
+            if number % LANES != lane {
+                (number, offset) = (number + 1, offset + wanted as u64);
+                continue;
+            }
+            let Some(mut labels) = next_buffer(free, stop) else { return Ok(()) };
             // Whole pages, so that a last block can be read directly; the file may be longer than its labels.
             labels.len = wanted.next_multiple_of(ALIGNMENT);
             let found = open.read_at(&mut labels, offset).map_err(io)?;
