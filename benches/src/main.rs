@@ -17,13 +17,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Part = (&'static str, fn() -> Result<()>);
 
 fn main() -> ExitCode {
-    let parts: [Part; 5] = [
-        ("label", label::run),
-        ("poet", poet::run),
-        ("scan", prover::scan),
-        ("verify", prover::verify),
-        ("read", prover::read),
-    ];
+    let parts: [Part; 5] =
+        [("label", label::run), ("poet", poet::run), ("scan", prover::scan), ("verify", prover::verify), ("read", prover::read)];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if let Some(unknown) = wanted.iter().find(|name| !parts.iter().any(|(part, _)| part == name)) {
         eprintln!("there is no part {unknown:?}; parts: {}", parts.map(|(name, _)| name).join(", "));
