@@ -1,5 +1,9 @@
 //! The real program: killed, starved, misused, and compared byte for byte with a run in one go.
 
+#[cfg(target_os = "linux")]
+#[path = "support/mounts.rs"]
+mod mounts;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -222,24 +226,11 @@ fn cut(dir: &Dir, name: &str, size: u64) {
     fs::File::options().write(true).open(dir.path(name)).unwrap().set_len(size).unwrap();
 }
 
-/// Runs a shell script as root of its own namespaces, where it may mount.
+/// Runs a shell script in a directory, with mounts of its own; `run` is the program.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn with_mounts(script: &str, dir: &Dir) -> String {
-    let script = format!("set -eu\ncd '{}'\nrun() {{ '{PROGRAM}' \"$@\"; }}\n{script}", dir.text());
-    // In a user namespace, or, where there can be none (in a chroot), as the root that we then have to be.
-    let user = Command::new("unshare").args(["-rm", "true"]).output().unwrap().status.success();
-    // With process ids of its own, nothing the script starts outlives it.
-    let namespaces: &[&str] = if user { &["-rmpf"] } else { &["-mpf", "--propagation", "unchanged"] };
-    let output = Command::new("timeout")
-        .args(["--kill-after=1", "120", "unshare", "--kill-child"])
-        .args(namespaces)
-        .args(["sh", "-c", &script])
-        .output()
-        .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{text}");
-    text
+    mounts::run(&format!("cd '{}'\nrun() {{ '{PROGRAM}' \"$@\"; }}\n{script}", dir.text()))
 }
 
 #[cfg(target_os = "linux")]

@@ -192,7 +192,7 @@ fn killed_and_interrupted_runs_go_on() {
     std::thread::sleep(Duration::from_millis(900));
     if run.0.try_wait().unwrap().is_none() {
         let told = Instant::now();
-        let killed = Command::new("kill").args(["-TERM", &run.0.id().to_string()]).status().unwrap();
+        let killed = Command::new("sh").args(["-c", &format!("kill -TERM {}", run.0.id())]).status().unwrap();
         assert!(killed.success());
         let status = run.0.wait().unwrap();
         // within a second, but machines that run tests may be slow

@@ -281,7 +281,7 @@ async fn one_identity_in_trouble_does_not_disturb_another() {
     // stops within a second, also in the middle of a run; machines that run tests may be slow
     assert!(is_pending(&one.gen_proof(&[6; 32]).await));
     let told = Instant::now();
-    assert!(Command::new("kill").args(["-TERM", &service.0.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("sh").args(["-c", &format!("kill -TERM {}", service.0.id())]).status().unwrap().success());
     assert_eq!(service.0.wait().unwrap().code(), Some(0));
     assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
 }
@@ -365,7 +365,7 @@ async fn eight_identities_on_two_disks() {
     }
     // read again without stopping
     fs::write(dir.path().join("farm.toml"), &config).unwrap();
-    assert!(Command::new("kill").args(["-HUP", &service.0.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("sh").args(["-c", &format!("kill -HUP {}", service.0.id())]).status().unwrap().success());
     for _ in 0..2 {
         nodes.push(connected(&mut connections).await);
     }
