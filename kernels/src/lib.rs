@@ -2,7 +2,7 @@
 //!
 //! - [`label`]: the memory-hard label function of PoST
 //! - [`posw`]: the hash chain and the nodes of the proof of elapsed time
-//! - [`pow`]: the RandomX puzzle that comes before a proof
+//! - `pow` (feature `randomx`): the RandomX puzzle that comes before a proof
 //! - [`scan`]: the search for labels that are good for a proof
 //!
 //! Nothing here reads files, talks to the network or knows about identities; callers bring bytes and take bytes. This is the
@@ -11,5 +11,6 @@
 
 pub mod label;
 pub mod posw;
+#[cfg(feature = "randomx")]
 pub mod pow;
 pub mod scan;
