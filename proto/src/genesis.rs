@@ -13,7 +13,7 @@ pub struct Genesis {
 
 impl Genesis {
     /// The golden ATX, the root of all activations:
-    /// `BLAKE3(decimal(unix_time) || extra_data)` (spec: types section 2.3).
+    /// `BLAKE3(decimal(unix_time) || extra_data)` (types.md section 2.3).
     pub fn golden_atx(&self) -> AtxId {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.unix_time.to_string().as_bytes());
