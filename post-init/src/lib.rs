@@ -15,6 +15,7 @@
 //!
 //! - [`data_dir`]: the directories of one identity: files, metadata, side file, lock
 //! - [`storage`]: the few operations on files that everything goes through, so that tests can make them fail
+//! - [`gpu`], [`tuning`] and [`sensors`]: the graphics processors there are, the parameters that suit them, how warm they are
 //! - [`pool`]: devices computing label ranges at once, results in order
 //! - [`checker`]: the plain reference that samples of everything are compared with
 //! - [`nonce`]: the search for the VRF nonce
@@ -27,8 +28,10 @@
 pub mod check;
 pub mod checker;
 pub mod data_dir;
+pub mod devices;
 pub mod error;
 pub mod event;
+pub mod gpu;
 pub mod init;
 pub mod measure;
 pub mod merge;
@@ -37,8 +40,10 @@ pub mod nonce;
 pub mod pool;
 pub mod prune;
 pub mod report;
+pub mod sensors;
 pub mod size;
 pub mod status;
 pub mod stop;
 pub mod storage;
+pub mod tuning;
 mod writer;

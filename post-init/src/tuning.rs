@@ -1,0 +1,309 @@
+//! The parameters that suit each graphics processor: found by a short trial, kept in a file, used from then on.
+//!
+//! The file is a cache: it may be lost, old or damaged, then what it does not tell is measured again. Entries belong to a device with
+//! its driver, the kernels and N; what does not fit is not used.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use crossbeam_channel::RecvTimeoutError;
+use kernels::label::{
+    Device, DeviceError, DeviceInfo, Smallest,
+    gpu::{Measured, Tuned, autotune},
+};
+use proto::{
+    ids::Commitment,
+    post::{LABEL_BYTES, ScryptN},
+};
+use serde_json::Value;
+
+use crate::{
+    checker::Checker,
+    error::Error,
+    event::Report,
+    gpu::Gpu,
+    stop::Stop,
+    storage::{Disk, Storage as _},
+};
+
+/// How long the trial takes at most when a device is first used.
+const FIRST_USE: Duration = Duration::from_secs(10);
+/// Nobody has so many devices.
+const MAX_FILE: u64 = 1 << 20;
+/// Time between two looks at whether to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The file that tunings are kept in.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    path: Option<PathBuf>,
+}
+
+impl Cache {
+    /// That of the user: `post-init/tuning.json` where the system keeps caches. A user without such a place has none.
+    pub fn of_user() -> Self {
+        let variable = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = || variable("HOME").map(|home| home.join(if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" }));
+        let place = variable("XDG_CACHE_HOME").or_else(|| if cfg!(windows) { variable("LOCALAPPDATA") } else { home() });
+        Self { path: place.map(|place| place.join("post-init/tuning.json")) }
+    }
+
+    /// A file of one's own.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path: Some(path) }
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// What was found for a device, if it still fits.
+    pub fn get(&self, gpu: &Gpu, n: ScryptN) -> Option<Tuned> {
+        self.entries().remove(&gpu.tuning_key(n)).and_then(parse)
+    }
+
+    /// Keeps what was found for a device.
+    pub fn put(&self, gpu: &Gpu, n: ScryptN, tuned: &Tuned) -> io::Result<()> {
+        let Some(path) = &self.path else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "neither XDG_CACHE_HOME nor HOME is set"));
+        };
+        let mut entries = self.entries();
+        entries.insert(gpu.tuning_key(n), serde_json::to_value(tuned)?);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        Disk.replace(path, &serde_json::to_vec_pretty(&entries)?)
+    }
+
+    /// Everything in the file that has the form of an entry.
+    fn entries(&self) -> BTreeMap<String, Value> {
+        let read = || -> Option<BTreeMap<String, Value>> {
+            let mut text = Vec::new();
+            fs::File::open(self.path.as_ref()?).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+            serde_json::from_slice(&text).ok()
+        };
+        read().unwrap_or_default()
+    }
+}
+
+/// An entry that makes sense.
+fn parse(entry: Value) -> Option<Tuned> {
+    let tuned: Tuned = serde_json::from_value(entry).ok()?;
+    (tuned.tuning.check().is_ok() && tuned.labels_per_second > 0.0).then_some(tuned)
+}
+
+/// What to run a device with: what is kept, else what a short trial finds, which is then kept. Software is not tried, since its
+/// usual parameters are good; its rate is 0, which means not measured.
+pub fn for_use(gpu: &Gpu, n: ScryptN, cache: &Cache, stop: &Stop, report: &dyn Report) -> Result<Tuned, Error> {
+    if let Some(tuned) = cache.get(gpu, n) {
+        return Ok(tuned);
+    }
+    if gpu.is_software() {
+        return Ok(Tuned { tuning: gpu.default_tuning(), labels_per_second: 0.0 });
+    }
+    report.note(format!("{} is used for the first time: tuning it, {} s at most", gpu.info().name, FIRST_USE.as_secs()));
+    let tuned = tune(gpu, n, FIRST_USE, stop, &mut |_| ())?;
+    if let Err(error) = cache.put(gpu, n, &tuned) {
+        report.warn(format!("the tuning of {} cannot be kept for the next time: {error}", gpu.info().name));
+    }
+    Ok(tuned)
+}
+
+/// What a trial tells while it runs.
+enum News {
+    Trial(Measured),
+    End(Result<Tuned, DeviceError>),
+}
+
+/// Tries parameters on a device for about this time. Parameters with which it makes wrong labels count as failed.
+pub fn tune(gpu: &Gpu, n: ScryptN, time: Duration, stop: &Stop, watch: &mut dyn FnMut(&Measured)) -> Result<Tuned, Error> {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let (device, stopped) = (gpu.clone(), stop.clone());
+    // A thread of its own, which is left behind when it is to stop: a trial cannot be interrupted.
+    thread::spawn(move || {
+        let open = |tuning| {
+            if stopped.is_set() {
+                return Err(DeviceError::Failed("stopped".into()));
+            }
+            Trial::open(device.open(n, &tuning)?, n)
+        };
+        let news = sender.clone();
+        let result = autotune(device.info().class, device.default_tuning(), time, open, |trial| {
+            // Whoever does not listen any more does not need it.
+            let _ = news.send(News::Trial(trial.clone()));
+        });
+        let _ = sender.send(News::End(result));
+    });
+    let failed = |source| Error::Device { device: gpu.info().name.clone(), source };
+    loop {
+        stop.check()?;
+        match receiver.recv_timeout(TICK) {
+            Ok(News::Trial(trial)) => watch(&trial),
+            Ok(News::End(result)) => return result.map_err(failed),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(failed(DeviceError::Failed("its driver gave up".into()))),
+        }
+    }
+}
+
+/// A device whose first labels are compared with the reference.
+struct Trial {
+    device: Box<dyn Device>,
+    n: ScryptN,
+    checked: bool,
+}
+
+impl Trial {
+    /// Tells for how many labels there is memory.
+    fn open(mut device: Box<dyn Device>, n: ScryptN) -> Result<(Self, u32), DeviceError> {
+        // The number is exact once memory has been taken.
+        device.labels(&Commitment([0; 32]), 0, &mut [0; LABEL_BYTES as usize])?;
+        let lanes = u32::try_from(device.info().lanes).unwrap_or(u32::MAX);
+        Ok((Self { device, n, checked: false }, lanes))
+    }
+
+    /// Some labels of a range, and the smallest one.
+    fn check(&self, commitment: &Commitment, first: u64, labels: &[u8], smallest: Smallest) -> Result<(), DeviceError> {
+        let mut checker = Checker::new(*commitment, self.n).map_err(|e| DeviceError::Failed(e.to_string()))?;
+        let count = labels.len() as u64 / LABEL_BYTES;
+        for place in [0, count / 3, count - 1] {
+            let label = &labels[(place * LABEL_BYTES) as usize..][..LABEL_BYTES as usize];
+            if checker.full_label(first + place)[..LABEL_BYTES as usize] != *label {
+                return Err(DeviceError::Failed(format!("label {} is wrong", first + place)));
+            }
+        }
+        if checker.full_label(smallest.index) == smallest.label {
+            Ok(())
+        } else {
+            Err(DeviceError::Failed("the smallest label is wrong".into()))
+        }
+    }
+}
+
+impl Device for Trial {
+    fn info(&self) -> &DeviceInfo {
+        self.device.info()
+    }
+
+    fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError> {
+        let smallest = self.device.labels(commitment, first, out)?;
+        // The first time is not measured.
+        if !self.checked {
+            self.check(commitment, first, out, smallest)?;
+            self.checked = true;
+        }
+        Ok(smallest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use kernels::label::{
+        cpu::{Cpu, Isa},
+        faulty::{Fault, Faulty},
+        gpu::{GpuClass, Tuning},
+    };
+
+    use super::*;
+    use crate::{event::Silent, gpu::fake::fake_gpu};
+
+    fn n() -> ScryptN {
+        ScryptN::new(16).unwrap()
+    }
+
+    fn with_faults(faults: Vec<Fault>) -> Result<Box<dyn Device>, DeviceError> {
+        Ok(Box::new(Faulty::new(Cpu::new(Isa::best(), n())?, faults)))
+    }
+
+    /// Fast only with a gap of 3; with rows moved by single threads faster still, but wrong.
+    fn device(tuning: Tuning) -> Result<Box<dyn Device>, DeviceError> {
+        if tuning.movers == 1 {
+            return with_faults(vec![Fault::WrongLabel { from: 0, place: 0 }]);
+        }
+        if tuning.gap == 3 { with_faults(vec![]) } else { with_faults(vec![Fault::Slow { from: 0, per_label: TICK / 1000 }]) }
+    }
+
+    #[test]
+    fn the_fastest_parameters_that_are_right_win_and_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path().join("post-init/tuning.json"));
+        let gpu = fake_gpu(0, GpuClass::Discrete, device);
+        assert_eq!(cache.get(&gpu, n()), None);
+        let mut trials = Vec::new();
+        let tuned = tune(&gpu, n(), Duration::from_secs(60), &Stop::default(), &mut |trial| trials.push(trial.clone())).unwrap();
+        assert_eq!((tuned.tuning.gap, tuned.tuning.movers), (3, 8));
+        assert!(trials.iter().any(|trial| trial.tuning.movers == 1 && trial.result.is_err()), "{trials:?}");
+
+        assert_eq!(for_use(&gpu, n(), &cache, &Stop::default(), &Silent).unwrap().tuning.gap, 3);
+        let kept = cache.get(&gpu, n()).expect("kept");
+        // A second time nothing is tried.
+        let broken = fake_gpu(0, GpuClass::Discrete, |_| Err(DeviceError::Lost("never opened".into())));
+        assert_eq!(for_use(&broken, n(), &cache, &Stop::default(), &Silent).unwrap(), kept);
+        // It counts for this N, this device, and this driver only.
+        assert_eq!(cache.get(&gpu, ScryptN::new(32).unwrap()), None);
+        assert_eq!(cache.get(&fake_gpu(1, GpuClass::Discrete, device), n()), None);
+        assert!(for_use(&broken, ScryptN::new(32).unwrap(), &cache, &Stop::default(), &Silent).is_err());
+    }
+
+    #[test]
+    fn a_damaged_file_is_a_missing_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path().join("tuning.json"));
+        let path = cache.path().unwrap();
+        let (one, two) = (fake_gpu(1, GpuClass::Discrete, device), fake_gpu(2, GpuClass::Discrete, device));
+        let tuned = Tuned { tuning: Tuning::GPU, labels_per_second: 7.0 };
+        for garbage in ["", "{", "[1, 2]", "null", "\u{0}\u{0}"] {
+            fs::write(path, garbage).unwrap();
+            assert_eq!(cache.get(&one, n()), None, "{garbage}");
+            cache.put(&one, n(), &tuned).unwrap();
+            assert_eq!(cache.get(&one, n()), Some(tuned), "{garbage}");
+        }
+        // A bad entry does not harm the others.
+        let mut entries = cache.entries();
+        for bad in [
+            r#"{"tuning": 1}"#,
+            r#"{"tuning": {"gap": 0, "group": 64, "movers": 8, "lanes": 1, "slice_ms": 1}, "labels_per_second": 1}"#,
+        ] {
+            entries.insert(two.tuning_key(n()), serde_json::from_str(bad).unwrap());
+            fs::write(path, serde_json::to_vec(&entries).unwrap()).unwrap();
+            assert_eq!((cache.get(&one, n()), cache.get(&two, n())), (Some(tuned), None), "{bad}");
+        }
+        // Nothing that is no entry of ours is lost, and nothing else is left behind.
+        cache.put(&two, n(), &tuned).unwrap();
+        assert_eq!((cache.get(&one, n()), cache.get(&two, n())), (Some(tuned), Some(tuned)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        // A place that cannot be written is told.
+        assert!(Cache::at(path.join("below/a/file.json")).put(&one, n(), &tuned).is_err());
+    }
+
+    #[test]
+    fn software_is_not_tried() {
+        let cache = Cache { path: None };
+        let gpu = fake_gpu(0, GpuClass::Software, |_| Err(DeviceError::Lost("never opened".into())));
+        let tuned = for_use(&gpu, n(), &cache, &Stop::default(), &Silent).unwrap();
+        assert_eq!(tuned, Tuned { tuning: gpu.default_tuning(), labels_per_second: 0.0 });
+    }
+
+    #[test]
+    fn a_trial_stops_at_once() {
+        let gpu = fake_gpu(0, GpuClass::Discrete, |_| with_faults(vec![Fault::Hangs { from: 0 }]));
+        let stop = Stop::default();
+        let later = stop.clone();
+        thread::spawn(move || {
+            thread::sleep(TICK);
+            later.set();
+        });
+        let started = Instant::now();
+        let result = tune(&gpu, n(), Duration::from_secs(60), &stop, &mut |_| ());
+        assert!(matches!(result, Err(Error::Stopped)) && started.elapsed() < Duration::from_secs(1), "{result:?}");
+    }
+}
