@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     ops::{ControlFlow, Range, RangeInclusive},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use proto::{
@@ -27,6 +27,10 @@ use crate::{
 
 /// Sampled labels are checked in runs of this length, which is what devices compute at once anyway.
 const RUN: u64 = 32;
+/// The same for graphics processors, which compute far more at once; shorter where a file would get too few runs.
+const GPU_RUN: u64 = 1 << 16;
+/// At least so many runs of a file are checked, as long as they are not shorter than for processors.
+const RUNS: f64 = 64.0;
 /// At most so many files are named one by one when they are missing.
 const MOST_NAMED: usize = 1000;
 
@@ -163,13 +167,14 @@ pub fn verify(
     let on_disk = existing.on_disk(&files);
     match extent {
         Extent::Percent(percent) if percent < 100.0 => {
-            let total = on_disk.iter().map(|labels| sample(labels.clone(), percent).0).sum();
-            let mut ranges = on_disk.into_iter().flat_map(|labels| sample(labels, percent).1);
-            compare(existing, dirs, (total, &mut ranges), &mut findings, options, stop, report)?;
+            let run = if options.gpus.is_empty() { RUN } else { GPU_RUN };
+            let total = on_disk.iter().map(|labels| sample(labels.clone(), percent, run).0).sum();
+            let ranges = on_disk.into_iter().flat_map(move |labels| sample(labels, percent, run).1);
+            compare(existing, dirs, (total, ranges), &mut findings, options, stop, report)?;
         }
         Extent::Percent(_) | Extent::All => {
             let total = on_disk.iter().map(|labels| labels.end - labels.start).sum();
-            compare(existing, dirs, (total, &mut on_disk.into_iter()), &mut findings, options, stop, report)?;
+            compare(existing, dirs, (total, on_disk.into_iter()), &mut findings, options, stop, report)?;
         }
     }
     for range in &findings.wrong {
@@ -214,11 +219,13 @@ fn tell_wrong(existing: &Existing, range: &Range<u64>, report: &dyn Report) {
 
 /// Runs of labels at random places of a file: at least the wanted share, the first and the last run always among them. Also
 /// the number of their labels. The runs are drawn while they are asked for: all of a large disk would fill the memory.
-fn sample(labels: Range<u64>, percent: f64) -> (u64, impl Iterator<Item = Range<u64>>) {
+fn sample(labels: Range<u64>, percent: f64, longest: u64) -> (u64, impl Iterator<Item = Range<u64>> + Send) {
     let count = labels.end - labels.start;
-    let runs = count.div_ceil(RUN);
-    let wanted = ((count as f64 * percent / 100.0 / RUN as f64).ceil() as u64).clamp(2, runs.max(2)).min(runs);
-    let total = wanted * RUN - (runs * RUN - count);
+    let share = count as f64 * percent / 100.0;
+    let length = ((share / RUNS) as u64).clamp(RUN, longest.max(RUN));
+    let runs = count.div_ceil(length);
+    let wanted = ((share / length as f64).ceil() as u64).clamp(2, runs.max(2)).min(runs);
+    let total = wanted * length - (runs * length - count);
     let mut needed = wanted;
     let chosen = (0..runs).filter(move |run| {
         // Of the runs between here and the last one, as many as are still needed besides the last one.
@@ -227,7 +234,7 @@ fn sample(labels: Range<u64>, percent: f64) -> (u64, impl Iterator<Item = Range<
         needed -= u64::from(take);
         take
     });
-    (total, chosen.map(move |run| labels.start + run * RUN..(labels.start + (run + 1) * RUN).min(labels.end)))
+    (total, chosen.map(move |run| labels.start + run * length..(labels.start + (run + 1) * length).min(labels.end)))
 }
 
 /// Reads labels of the file that is open at the moment.
@@ -259,19 +266,20 @@ impl Reader<'_> {
 fn compare(
     existing: &Existing,
     dirs: &DataDirs,
-    (total, ranges): (u64, &mut (dyn Iterator<Item = Range<u64>> + Send)),
+    (total, ranges): (u64, impl Iterator<Item = Range<u64>> + Send + 'static),
     findings: &mut Findings,
     options: &PoolOptions,
     stop: &Stop,
     report: &dyn Report,
 ) -> Result<(), Error> {
     let mut pool = Pool::new(options, existing.commitment(), existing.n)?;
-    let rate = if total > 0 { pool.measure(Duration::from_millis(50))? } else { 0.0 };
+    let rate = if total > 0 { pool.ready(stop, report)? } else { 0.0 };
     let meter = RefCell::new(Meter::start(report, "checking", 0, total, rate));
     let mut reader = Reader { existing, dirs, open: None, buffer: Vec::new() };
     pool.compute(
         ranges,
         stop,
+        report,
         &mut |devices| {
             meter.borrow_mut().tick(devices);
             Ok(())
@@ -313,6 +321,7 @@ pub fn repair(
     let started = Instant::now();
     Existing::open(dirs, preset, scrypt_n)?;
     let _locks = dirs.lock()?;
+    let _socket = options.control.listen(&dirs.dirs[0].path, report);
     let existing = Existing::open(dirs, preset, scrypt_n)?;
     let mut findings = verify(&existing, dirs, files, Extent::All, options, stop, &OnlyFindings(report))?;
     let wrong = std::mem::take(&mut findings.wrong);
@@ -373,14 +382,15 @@ fn rewrite(
 ) -> Result<(), Error> {
     let layout = &existing.layout;
     let mut pool = Pool::new(options, existing.commitment(), existing.n)?;
-    let rate = pool.measure(Duration::from_millis(50))?;
+    let rate = pool.ready(stop, report)?;
     let meter = RefCell::new(Meter::start(report, "repairing", 0, count, rate));
     let mut open: Option<(u64, Box<dyn LabelFile>)> = None;
     let mut checker = Checker::new(existing.commitment(), existing.n)?;
     let mut back = Vec::new();
     pool.compute(
-        &mut wrong.into_iter(),
+        wrong.into_iter(),
         stop,
+        report,
         &mut |devices| {
             meter.borrow_mut().tick(devices);
             Ok(())
@@ -507,14 +517,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn samples_are_in_order_and_hold_both_ends(start in 0_u64..1000, count in 1_u64..3000, percent in 0.0_f64..100.0) {
-            let (total, runs) = sample(start..start + count, percent);
+        fn samples_are_in_order_and_hold_both_ends(
+            start in 0_u64..1000,
+            count in prop_oneof![1_u64..3000, 1_u64..3_000_000],
+            percent in 0.0_f64..100.0,
+            longest in prop_oneof![Just(RUN), Just(GPU_RUN)],
+        ) {
+            let (total, runs) = sample(start..start + count, percent, longest);
             let runs: Vec<_> = runs.collect();
             prop_assert_eq!(runs[0].start, start);
             prop_assert_eq!(runs[runs.len() - 1].end, start + count);
             prop_assert!(runs.windows(2).all(|pair| pair[0].end <= pair[1].start));
             prop_assert_eq!(runs.iter().map(|run| run.end - run.start).sum::<u64>(), total);
-            prop_assert!(total as f64 + RUN as f64 > count as f64 * percent / 100.0);
+            prop_assert!(total as f64 + GPU_RUN.min(longest) as f64 > count as f64 * percent / 100.0);
         }
     }
 }

@@ -275,6 +275,7 @@ pub fn run(
     resolve(request, dirs)?;
     dirs.create()?;
     let locks = dirs.lock()?;
+    let socket = options.control.listen(&dirs.dirs[0].path, report);
     let mut job = resolve(request, dirs)?;
     if job.new_key {
         let path = dirs.dirs[0].path.join(KEY_FILE);
@@ -290,6 +291,7 @@ pub fn run(
     warn(request, &job, report);
     let patience = Patience { wait: request.wait, stop, report };
     let result = Run::new(dirs, job, patience)?.go(options, report);
+    drop(socket);
     drop(locks);
     result
 }
@@ -608,10 +610,12 @@ impl<'a> Run<'a> {
         report: &dyn Report,
     ) -> Result<(), Error> {
         let mut pool = Pool::new(options, self.job.commitment(), self.job.n)?;
-        let rate = pool.measure(Duration::from_millis(50))?;
-        report.note(format!("about {:.0} labels/s; {} to go", rate, show_duration((total - done) as f64 / rate.max(1e-9))));
+        let rate = pool.ready(self.stop, report)?;
+        if rate > 0.0 {
+            report.note(format!("about {:.0} labels/s; {} to go", rate, show_duration((total - done) as f64 / rate)));
+        }
         let (layout, files, found) = (self.job.layout, self.job.files.clone(), self.job.found.clone());
-        let mut ranges = files.filter_map(move |file| {
+        let ranges = files.filter_map(move |file| {
             let labels = layout.file_labels(file);
             let start = labels.start + DataDirs::whole_labels(&found, &layout, file);
             (start < labels.end).then_some(start..labels.end)
@@ -620,8 +624,9 @@ impl<'a> Run<'a> {
         let stop = self.stop;
         let writer = RefCell::new(writer);
         let result = pool.compute(
-            &mut ranges,
+            ranges,
             stop,
+            report,
             &mut |devices| {
                 meter.borrow_mut().tick(devices);
                 // Slow devices may not give a batch in time.
@@ -673,8 +678,9 @@ impl<'a> Run<'a> {
         let stop = self.stop;
         let mut nonce = None;
         let result = pool.compute(
-            &mut std::iter::once(start..u64::MAX),
+            std::iter::once(start..u64::MAX),
             stop,
+            report,
             &mut |devices| {
                 meter.borrow_mut().tick(devices);
                 Ok(())

@@ -16,7 +16,9 @@
 //! - [`data_dir`]: the directories of one identity: files, metadata, side file, lock
 //! - [`storage`]: the few operations on files that everything goes through, so that tests can make them fail
 //! - [`gpu`], [`tuning`] and [`sensors`]: the graphics processors there are, the parameters that suit them, how warm they are
+//! - [`select`]: which devices to use
 //! - [`pool`]: devices computing label ranges at once, results in order
+//! - [`control`]: pauses and the share of the time to compute, by signals and by a socket
 //! - [`checker`]: the plain reference that samples of everything are compared with
 //! - [`nonce`]: the search for the VRF nonce
 //! - [`init`], [`check`] (verify and repair), [`merge`], [`prune`], [`status`], [`measure`] (bench and plan): one module per task
@@ -27,6 +29,7 @@
 
 pub mod check;
 pub mod checker;
+pub mod control;
 pub mod data_dir;
 pub mod devices;
 pub mod error;
@@ -40,6 +43,7 @@ pub mod nonce;
 pub mod pool;
 pub mod prune;
 pub mod report;
+pub mod select;
 pub mod sensors;
 pub mod size;
 pub mod status;
