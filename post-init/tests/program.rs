@@ -30,6 +30,8 @@ fn program(words: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     // The help is wrapped to this width.
     command.env_remove("COLUMNS");
+    // Graphics drivers complain without one.
+    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -828,7 +830,8 @@ fn memory_stays_within_what_bench_states() {
 /// `docs/post-init-cli.md` holds the help of every command. `UPDATE_DOCS=1` writes it again.
 #[test]
 fn the_command_line_reference_is_up_to_date() {
-    let commands = ["", "init", "status", "verify", "repair", "nonce", "merge", "prune", "devices", "bench", "plan"];
+    let commands =
+        ["", "init", "status", "verify", "repair", "nonce", "merge", "control", "prune", "devices", "bench", "plan"];
     let mut text = "# Command line of post-init\n\nGenerated from the program; a test keeps it true.\n".to_owned();
     for command in commands {
         let words: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
