@@ -13,7 +13,7 @@ use proto::post::ScryptN;
 use serde::Serialize;
 
 /// One way to one graphics processor: what a backend found.
-pub trait Adapter: Send + Sync {
+pub trait Adapter: fmt::Debug + Send + Sync {
     /// What it is.
     fn info(&self) -> &GpuInfo;
     /// What to start with before it is tuned.
@@ -66,16 +66,10 @@ adapter!(cuda, ceiling);
 adapter!(wgpu);
 
 /// A graphics processor, reached in one way. Clones are the same one.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Gpu {
     id: usize,
     adapter: Arc<dyn Adapter>,
-}
-
-impl fmt::Debug for Gpu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gpu").field("id", &self.id).field("info", self.info()).finish()
-    }
 }
 
 impl Gpu {
@@ -308,6 +302,7 @@ pub(crate) mod fake {
     /// What opens a device.
     type Open = fn(Tuning) -> Result<Box<dyn Device>, DeviceError>;
 
+    #[derive(Debug)]
     struct Fake(GpuInfo, Open);
 
     impl Adapter for Fake {
