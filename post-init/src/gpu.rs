@@ -3,7 +3,14 @@
 //! Looking is instant: drivers are asked what there is, nothing is run. A backend whose driver is absent is no error: what is absent
 //! is told in words, with what to do about it. With both backends left out of the build everything here still works and finds nothing.
 
-use std::{cmp::Reverse, fmt, str::FromStr, sync::Arc};
+use std::{
+    cmp::Reverse,
+    fmt,
+    str::FromStr,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 
 use kernels::label::{
     Device, DeviceError,
@@ -11,6 +18,8 @@ use kernels::label::{
 };
 use proto::post::ScryptN;
 use serde::Serialize;
+
+use crate::{error::Error, stop::Stop};
 
 /// One way to one graphics processor: what a backend found.
 pub trait Adapter: fmt::Debug + Send + Sync {
@@ -291,6 +300,35 @@ fn wgpu() -> Adapters {
 fn left_out(backend: &'static str) -> Absent {
     let advice = format!("Build post-init with its feature {backend}.");
     Absent { backend, why: "it was left out when this program was built".into(), advice }
+}
+
+/// Runs what waits for a driver, and therefore cannot be interrupted, on a thread of its own. It is left behind after `patience`, and
+/// when asked to stop. `tick` is called several times a second.
+pub(crate) fn apart<T: Send + 'static>(
+    stop: &Stop,
+    patience: Duration,
+    tick: &mut dyn FnMut(),
+    work: impl FnOnce() -> Result<T, DeviceError> + Send + 'static,
+) -> Result<Result<T, DeviceError>, Error> {
+    let started = Instant::now();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody may be listening any more.
+        let _ = sender.send(work());
+    });
+    loop {
+        stop.check()?;
+        let answer = receiver.recv_timeout(Duration::from_millis(50));
+        tick();
+        match answer {
+            Ok(result) => return Ok(result),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(Err(DeviceError::Failed("its driver gave up".into()))),
+            Err(mpsc::RecvTimeoutError::Timeout) if started.elapsed() > patience => {
+                return Ok(Err(DeviceError::Hung { seconds: patience.as_secs() }));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@
 //! - [`pool`]: devices computing label ranges at once, results in order
 //! - [`checker`]: the plain reference that samples of everything are compared with
 //! - [`nonce`]: the search for the VRF nonce
-//! - [`init`], [`check`] (verify and repair), [`merge`], [`prune`], [`status`], [`measure`] (bench and plan): one module per task
+//! - [`init`], [`check`] (verify and repair), [`merge`], [`prune`], [`status`], [`measure`] (bench and plan), [`roofline`], [`devices`], [`doctor`]: one module per task
 //! - [`event`], [`meter`] and [`report`]: what is told while work goes on, and how it is shown
 //!
 //! The rule above all others: whole labels are never truncated, deleted or overwritten, except by `repair` where they are
@@ -29,6 +29,7 @@ pub mod check;
 pub mod checker;
 pub mod data_dir;
 pub mod devices;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod gpu;
@@ -40,6 +41,7 @@ pub mod nonce;
 pub mod pool;
 pub mod prune;
 pub mod report;
+pub mod roofline;
 pub mod sensors;
 pub mod size;
 pub mod status;

@@ -8,11 +8,10 @@ use std::{
     env, fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
-    thread,
+    sync::mpsc,
     time::Duration,
 };
 
-use crossbeam_channel::RecvTimeoutError;
 use kernels::label::{
     Device, DeviceError, DeviceInfo, Smallest,
     gpu::{Measured, Tuned, autotune},
@@ -27,7 +26,7 @@ use crate::{
     checker::Checker,
     error::Error,
     event::Report,
-    gpu::Gpu,
+    gpu::{Gpu, apart},
     stop::Stop,
     storage::{Disk, Storage as _},
 };
@@ -36,8 +35,8 @@ use crate::{
 const FIRST_USE: Duration = Duration::from_secs(10);
 /// Nobody has so many devices.
 const MAX_FILE: u64 = 1 << 20;
-/// Time between two looks at whether to stop.
-const TICK: Duration = Duration::from_millis(100);
+/// How much longer the last trial may take.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The file that tunings are kept in.
 #[derive(Debug, Clone)]
@@ -116,41 +115,24 @@ pub fn for_use(gpu: &Gpu, n: ScryptN, cache: &Cache, stop: &Stop, report: &dyn R
     Ok(tuned)
 }
 
-/// What a trial tells while it runs.
-enum News {
-    Trial(Measured),
-    End(Result<Tuned, DeviceError>),
-}
-
 /// Tries parameters on a device for about this time. Parameters with which it makes wrong labels count as failed.
 pub fn tune(gpu: &Gpu, n: ScryptN, time: Duration, stop: &Stop, watch: &mut dyn FnMut(&Measured)) -> Result<Tuned, Error> {
-    let (sender, receiver) = crossbeam_channel::unbounded();
+    let (sender, receiver) = mpsc::channel::<Measured>();
     let (device, stopped) = (gpu.clone(), stop.clone());
-    // A thread of its own, which is left behind when it is to stop: a trial cannot be interrupted.
-    thread::spawn(move || {
+    let work = move || {
         let open = |tuning| {
             if stopped.is_set() {
                 return Err(DeviceError::Failed("stopped".into()));
             }
             Trial::open(device.open(n, &tuning)?, n)
         };
-        let news = sender.clone();
-        let result = autotune(device.info().class, device.default_tuning(), time, open, |trial| {
-            // Whoever does not listen any more does not need it.
-            let _ = news.send(News::Trial(trial.clone()));
-        });
-        let _ = sender.send(News::End(result));
-    });
-    let failed = |source| Error::Device { device: gpu.info().name.clone(), source };
-    loop {
-        stop.check()?;
-        match receiver.recv_timeout(TICK) {
-            Ok(News::Trial(trial)) => watch(&trial),
-            Ok(News::End(result)) => return result.map_err(failed),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(failed(DeviceError::Failed("its driver gave up".into()))),
-        }
-    }
+        autotune(device.info().class, device.default_tuning(), time, open, |trial| {
+            // Nobody may be listening any more.
+            let _ = sender.send(trial.clone());
+        })
+    };
+    let mut tell = || receiver.try_iter().for_each(|trial| watch(&trial));
+    apart(stop, time + PATIENCE, &mut tell, work)?.map_err(|source| Error::Device { device: gpu.info().name.clone(), source })
 }
 
 /// A device whose first labels are compared with the reference.
@@ -205,7 +187,7 @@ impl Device for Trial {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{thread, time::Instant};
 
     use kernels::label::{
         cpu::{Cpu, Isa},
@@ -229,7 +211,11 @@ mod tests {
         if tuning.movers == 1 {
             return with_faults(vec![Fault::WrongLabel { from: 0, place: 0 }]);
         }
-        if tuning.gap == 3 { with_faults(vec![]) } else { with_faults(vec![Fault::Slow { from: 0, per_label: TICK / 1000 }]) }
+        if tuning.gap == 3 {
+            with_faults(vec![])
+        } else {
+            with_faults(vec![Fault::Slow { from: 0, per_label: Duration::from_micros(100) }])
+        }
     }
 
     #[test]
@@ -299,7 +285,7 @@ mod tests {
         let stop = Stop::default();
         let later = stop.clone();
         thread::spawn(move || {
-            thread::sleep(TICK);
+            thread::sleep(Duration::from_millis(100));
             later.set();
         });
         let started = Instant::now();
