@@ -19,7 +19,8 @@
 //! - [`pool`]: devices computing label ranges at once, results in order
 //! - [`checker`]: the plain reference that samples of everything are compared with
 //! - [`nonce`]: the search for the VRF nonce
-//! - [`init`], [`check`] (verify and repair), [`merge`], [`prune`], [`status`], [`measure`] (bench and plan), [`roofline`], [`devices`], [`doctor`]: one module per task
+//! - [`init`], [`check`] (verify and repair), [`merge`], [`prune`], [`status`], [`measure`] (bench and plan), [`roofline`], [`devices`],
+//!   [`doctor`]: one module per task
 //! - [`event`], [`meter`] and [`report`]: what is told while work goes on, and how it is shown
 //!
 //! The rule above all others: whole labels are never truncated, deleted or overwritten, except by `repair` where they are

@@ -6,10 +6,7 @@ use kernels::label::{
     DeviceError,
     gpu::{Ceiling, Tuning, Work},
 };
-use proto::{
-    ids::Commitment,
-    post::{LABEL_BYTES, ScryptN},
-};
+use proto::post::{LABEL_BYTES, ScryptN};
 use serde::Serialize;
 
 use crate::{
@@ -17,6 +14,7 @@ use crate::{
     gpu::{Found, Gpu, apart},
     size::show_size,
     stop::Stop,
+    tuning::{TRIAL, warm},
 };
 
 /// The lookup gaps that are looked at (post.md section 3.3).
@@ -127,16 +125,11 @@ pub fn measure(
 }
 
 fn run(gpu: &Gpu, n: ScryptN, tuning: Tuning, time: Duration, labels: u64, stop: &Stop) -> Result<Measured, DeviceError> {
-    let commitment = Commitment([0x5a; 32]);
-    let mut device = gpu.open(n, &tuning)?;
-    // Takes memory, and then a full batch to compile and to find the length of dispatches.
-    device.labels(&commitment, 0, &mut [0; LABEL_BYTES as usize])?;
-    let mut out = vec![0; device.info().lanes * LABEL_BYTES as usize];
-    device.labels(&commitment, 0, &mut out)?;
+    let (mut device, mut out) = warm(gpu, n, tuning)?;
     let (started, cpu) = (Instant::now(), cpu_seconds());
     let mut made = 0;
     while (started.elapsed() < time || made < labels) && !stop.is_set() {
-        device.labels(&commitment, (1 << 33) + made, &mut out)?;
+        device.labels(&TRIAL, (1 << 33) + made, &mut out)?;
         made += out.len() as u64 / LABEL_BYTES;
     }
     let seconds = started.elapsed().as_secs_f64().max(1e-9);
