@@ -1,5 +1,7 @@
 //! The command line.
 
+mod gpu;
+
 use std::{
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
@@ -69,7 +71,11 @@ enum Command {
     /// Delete labels beyond the declared units; must be confirmed
     Prune(PruneArgs),
     /// List the devices labels can be computed on
-    Devices(DevicesArgs),
+    Devices(gpu::DevicesArgs),
+    /// Tell what keeps each backend from the GPUs of this machine, and try out those that are reached
+    Doctor(gpu::DoctorArgs),
+    /// Find the parameters that suit each GPU, and keep them
+    Tune(gpu::TuneArgs),
     /// Measure the devices
     Bench(BenchArgs),
     /// Tell how many units fit on a disk and how long they take
@@ -340,13 +346,6 @@ struct PruneArgs {
 }
 
 #[derive(Debug, Args)]
-struct DevicesArgs {
-    /// Write JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
 struct BenchArgs {
     #[command(flatten)]
     network: NetworkArgs,
@@ -493,6 +492,8 @@ impl Command {
             Self::Prune(args) => args.data.json,
             Self::Control(_) => true,
             Self::Devices(args) => args.json,
+            Self::Doctor(args) => args.json,
+            Self::Tune(args) => args.json,
             Self::Bench(args) => args.json,
             Self::Plan(args) => args.json,
         }
@@ -537,22 +538,12 @@ impl Command {
             }
             Self::Prune(args) => args.run(stop),
             Self::Control(args) => args.run(),
-            Self::Devices(_) => {
-                let list = measure::devices();
-                if json {
-                    print(&json!(list).to_string());
-                } else {
-                    for device in list {
-                        let scratch = post_init::size::show_size(device.scratch_bytes_per_thread);
-                        let mark = if device.default { "  (default)" } else { "" };
-                        print(&format!(
-                            "{:<14} {:>3} threads, {scratch} per thread at N = 8192{mark}",
-                            device.name, device.threads
-                        ));
-                    }
-                }
+            Self::Devices(args) => {
+                args.run();
                 Ok(())
             }
+            Self::Doctor(args) => args.run(stop),
+            Self::Tune(args) => args.run(stop),
             Self::Bench(args) => {
                 let options = args.devices.options()?;
                 let n = args.network.scrypt_n.unwrap_or(args.network.preset.params().scrypt_n);

@@ -183,7 +183,8 @@ mod tests {
             assert!(text.contains("no GPU through cuda: no CUDA driver. Install it."), "{text}");
             let value = serde_json::to_value(&listed).unwrap();
             let list = value["devices"].as_array().unwrap().clone();
-            let names: Vec<String> = list.iter().filter(|d| d["default"] == true).map(|d| d["id"].as_str().unwrap().into()).collect();
+            let names: Vec<String> =
+                list.iter().filter(|d| d["default"] == true).map(|d| d["id"].as_str().unwrap().into()).collect();
             (names, text)
         };
         let (names, text) = defaults(vec![hardware, software.clone()]);

@@ -3,7 +3,14 @@
 //! Looking is instant: drivers are asked what there is, nothing is run. A backend whose driver is absent is no error: what is absent
 //! is told in words, with what to do about it. With both backends left out of the build everything here still works and finds nothing.
 
-use std::{cmp::Reverse, fmt, str::FromStr, sync::Arc};
+use std::{
+    cmp::Reverse,
+    fmt,
+    str::FromStr,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 
 use kernels::label::{
     Device, DeviceError,
@@ -12,8 +19,10 @@ use kernels::label::{
 use proto::post::ScryptN;
 use serde::Serialize;
 
+use crate::{error::Error, stop::Stop};
+
 /// One way to one graphics processor: what a backend found.
-pub trait Adapter: Send + Sync {
+pub trait Adapter: fmt::Debug + Send + Sync {
     /// What it is.
     fn info(&self) -> &GpuInfo;
     /// What to start with before it is tuned.
@@ -66,16 +75,10 @@ adapter!(cuda, ceiling);
 adapter!(wgpu);
 
 /// A graphics processor, reached in one way. Clones are the same one.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Gpu {
     id: usize,
     adapter: Arc<dyn Adapter>,
-}
-
-impl fmt::Debug for Gpu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gpu").field("id", &self.id).field("info", self.info()).finish()
-    }
 }
 
 impl Gpu {
@@ -299,6 +302,35 @@ fn left_out(backend: &'static str) -> Absent {
     Absent { backend, why: "it was left out when this program was built".into(), advice }
 }
 
+/// Runs what waits for a driver, and therefore cannot be interrupted, on a thread of its own. It is left behind after `patience`, and
+/// when asked to stop. `tick` is called several times a second.
+pub(crate) fn apart<T: Send + 'static>(
+    stop: &Stop,
+    patience: Duration,
+    tick: &mut dyn FnMut(),
+    work: impl FnOnce() -> Result<T, DeviceError> + Send + 'static,
+) -> Result<Result<T, DeviceError>, Error> {
+    let started = Instant::now();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody may be listening any more.
+        let _ = sender.send(work());
+    });
+    loop {
+        stop.check()?;
+        let answer = receiver.recv_timeout(Duration::from_millis(50));
+        tick();
+        match answer {
+            Ok(result) => return Ok(result),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(Err(DeviceError::Failed("its driver gave up".into()))),
+            Err(mpsc::RecvTimeoutError::Timeout) if started.elapsed() > patience => {
+                return Ok(Err(DeviceError::Hung { seconds: patience.as_secs() }));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod fake {
     //! Devices that are not there.
@@ -308,6 +340,7 @@ pub(crate) mod fake {
     /// What opens a device.
     type Open = fn(Tuning) -> Result<Box<dyn Device>, DeviceError>;
 
+    #[derive(Debug)]
     struct Fake(GpuInfo, Open);
 
     impl Adapter for Fake {

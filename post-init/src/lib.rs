@@ -21,7 +21,8 @@
 //! - [`control`]: pauses and the share of the time to compute, by signals and by a socket
 //! - [`checker`]: the plain reference that samples of everything are compared with
 //! - [`nonce`]: the search for the VRF nonce
-//! - [`init`], [`check`] (verify and repair), [`merge`], [`prune`], [`status`], [`measure`] (bench and plan): one module per task
+//! - [`init`], [`check`] (verify and repair), [`merge`], [`prune`], [`status`], [`measure`] (bench and plan), [`roofline`], [`devices`],
+//!   [`doctor`]: one module per task
 //! - [`event`], [`meter`] and [`report`]: what is told while work goes on, and how it is shown
 //!
 //! The rule above all others: whole labels are never truncated, deleted or overwritten, except by `repair` where they are
@@ -32,6 +33,7 @@ pub mod checker;
 pub mod control;
 pub mod data_dir;
 pub mod devices;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod gpu;
@@ -43,6 +45,7 @@ pub mod nonce;
 pub mod pool;
 pub mod prune;
 pub mod report;
+pub mod roofline;
 pub mod select;
 pub mod sensors;
 pub mod size;

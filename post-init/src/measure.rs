@@ -1,8 +1,7 @@
-//! `bench`, `plan` and `devices`: what this machine can do.
+//! `bench` and `plan`: what this machine can do.
 
 use std::{fmt::Write as _, time::Duration};
 
-use kernels::label::cpu::{Cpu, Isa};
 use proto::{
     ids::Commitment,
     post::{LABEL_BYTES, Params, Preset, ScryptN},
@@ -178,37 +177,6 @@ impl Plan {
         }
         text
     }
-}
-
-/// A device that labels can be computed on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Listed {
-    /// Name of the device.
-    pub name: String,
-    /// Which backend drives it.
-    pub backend: &'static str,
-    /// Instruction set.
-    pub isa: String,
-    /// Threads of the machine.
-    pub threads: usize,
-    /// Scratch memory per thread at N = 8192.
-    pub scratch_bytes_per_thread: u64,
-    /// Whether it is taken when nothing else is asked for.
-    pub default: bool,
-}
-
-/// Lists the devices at once, without running anything on them.
-pub fn devices() -> Vec<Listed> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let list = Isa::available().into_iter().rev().map(|isa| Listed {
-        name: format!("cpu {isa}"),
-        backend: "cpu",
-        isa: isa.to_string(),
-        threads,
-        scratch_bytes_per_thread: Cpu::scratch_bytes(isa, ScryptN::MAINNET),
-        default: isa == Isa::best(),
-    });
-    list.collect()
 }
 
 #[cfg(test)]

@@ -8,14 +8,13 @@ use std::{
     env, fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
-use crossbeam_channel::RecvTimeoutError;
 use kernels::label::{
-    Device, DeviceError, DeviceInfo, Smallest,
-    gpu::{Measured, Tuned, autotune},
+    Device, DeviceError,
+    gpu::{Measured, Tuned, Tuning, autotune},
 };
 use proto::{
     ids::Commitment,
@@ -27,7 +26,7 @@ use crate::{
     checker::Checker,
     error::Error,
     event::Report,
-    gpu::Gpu,
+    gpu::{Gpu, apart},
     stop::Stop,
     storage::{Disk, Storage as _},
 };
@@ -36,8 +35,14 @@ use crate::{
 const FIRST_USE: Duration = Duration::from_secs(10);
 /// Nobody has so many devices.
 const MAX_FILE: u64 = 1 << 20;
-/// Time between two looks at whether to stop.
-const TICK: Duration = Duration::from_millis(100);
+/// What trials make labels of.
+pub(crate) const TRIAL: Commitment = Commitment([0x5a; 32]);
+/// Seconds that a full batch may take.
+const BATCH: f64 = 1.0;
+/// So few labels in flight are made in a moment by any GPU; other numbers are multiples of this.
+const FEW: u32 = 1024;
+/// How much longer the last trial may take.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The file that tunings are kept in.
 #[derive(Debug, Clone)]
@@ -108,7 +113,7 @@ pub fn for_use(gpu: &Gpu, n: ScryptN, cache: &Cache, stop: &Stop, report: &dyn R
     if gpu.is_software() {
         return Ok(Tuned { tuning: gpu.default_tuning(), labels_per_second: 0.0 });
     }
-    report.note(format!("{} is used for the first time: tuning it, {} s at most", gpu.info().name, FIRST_USE.as_secs()));
+    report.note(format!("{} is used for the first time: tuning it, about {} s", gpu.info().name, FIRST_USE.as_secs()));
     let tuned = tune(gpu, n, FIRST_USE, stop, &mut |_| ())?;
     if let Err(error) = cache.put(gpu, n, &tuned) {
         report.warn(format!("the tuning of {} cannot be kept for the next time: {error}", gpu.info().name));
@@ -116,101 +121,81 @@ pub fn for_use(gpu: &Gpu, n: ScryptN, cache: &Cache, stop: &Stop, report: &dyn R
     Ok(tuned)
 }
 
-/// What a trial tells while it runs.
-enum News {
-    Trial(Measured),
-    End(Result<Tuned, DeviceError>),
-}
-
 /// Tries parameters on a device for about this time. Parameters with which it makes wrong labels count as failed.
 pub fn tune(gpu: &Gpu, n: ScryptN, time: Duration, stop: &Stop, watch: &mut dyn FnMut(&Measured)) -> Result<Tuned, Error> {
-    let (sender, receiver) = crossbeam_channel::unbounded();
+    let (sender, receiver) = mpsc::channel::<Measured>();
     let (device, stopped) = (gpu.clone(), stop.clone());
-    // A thread of its own, which is left behind when it is to stop: a trial cannot be interrupted.
-    thread::spawn(move || {
-        let open = |tuning| {
-            if stopped.is_set() {
-                return Err(DeviceError::Failed("stopped".into()));
-            }
-            Trial::open(device.open(n, &tuning)?, n)
-        };
-        let news = sender.clone();
-        let result = autotune(device.info().class, device.default_tuning(), time, open, |trial| {
-            // Whoever does not listen any more does not need it.
-            let _ = news.send(News::Trial(trial.clone()));
-        });
-        let _ = sender.send(News::End(result));
-    });
-    let failed = |source| Error::Device { device: gpu.info().name.clone(), source };
-    loop {
-        stop.check()?;
-        match receiver.recv_timeout(TICK) {
-            Ok(News::Trial(trial)) => watch(&trial),
-            Ok(News::End(result)) => return result.map_err(failed),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(failed(DeviceError::Failed("its driver gave up".into()))),
-        }
-    }
+    let work = move || {
+        let measure =
+            |tuning| if stopped.is_set() { Err(DeviceError::Failed("stopped".into())) } else { rate(&device, n, tuning) };
+        // Nobody may be listening any more.
+        let watch = |trial: &Measured| drop(sender.send(trial.clone()));
+        let start = start(device.default_tuning(), measure, watch)?;
+        autotune(device.info().class, start, time, measure, watch)
+    };
+    let mut tell = || receiver.try_iter().for_each(|trial| watch(&trial));
+    apart(stop, time + PATIENCE, &mut tell, work)?.map_err(|source| Error::Device { device: gpu.info().name.clone(), source })
 }
 
-/// A device whose first labels are compared with the reference.
-struct Trial {
-    device: Box<dyn Device>,
-    n: ScryptN,
-    checked: bool,
+/// As many labels in flight as a device makes in [`BATCH`] seconds, or the usual number if it is fast: what is begun cannot be interrupted.
+fn start(
+    usual: Tuning,
+    measure: impl Fn(Tuning) -> Result<f64, DeviceError>,
+    watch: impl Fn(&Measured),
+) -> Result<Tuning, DeviceError> {
+    let mut start = Tuning { lanes: usual.lanes.min(FEW), ..usual };
+    while start.lanes < usual.lanes {
+        let result = measure(start);
+        watch(&Measured { tuning: start, result: result.clone() });
+        let most = (result? * BATCH).min(usual.lanes as f64) as u32 / FEW * FEW;
+        let more = start.lanes.saturating_mul(8).min(usual.lanes);
+        if more > most {
+            start.lanes = start.lanes.max(most);
+            break;
+        }
+        start.lanes = more;
+    }
+    Ok(start)
 }
 
-impl Trial {
-    /// Tells for how many labels there is memory.
-    fn open(mut device: Box<dyn Device>, n: ScryptN) -> Result<(Self, u32), DeviceError> {
-        // The number is exact once memory has been taken.
-        device.labels(&Commitment([0; 32]), 0, &mut [0; LABEL_BYTES as usize])?;
-        let lanes = u32::try_from(device.info().lanes).unwrap_or(u32::MAX);
-        Ok((Self { device, n, checked: false }, lanes))
-    }
-
-    /// Some labels of a range, and the smallest one.
-    fn check(&self, commitment: &Commitment, first: u64, labels: &[u8], smallest: Smallest) -> Result<(), DeviceError> {
-        let mut checker = Checker::new(*commitment, self.n).map_err(|e| DeviceError::Failed(e.to_string()))?;
-        let count = labels.len() as u64 / LABEL_BYTES;
-        for place in [0, count / 3, count - 1] {
-            let label = &labels[(place * LABEL_BYTES) as usize..][..LABEL_BYTES as usize];
-            if checker.full_label(first + place)[..LABEL_BYTES as usize] != *label {
-                return Err(DeviceError::Failed(format!("label {} is wrong", first + place)));
-            }
-        }
-        if checker.full_label(smallest.index) == smallest.label {
-            Ok(())
-        } else {
-            Err(DeviceError::Failed("the smallest label is wrong".into()))
-        }
-    }
+/// Labels per second of a full batch, after one whose labels are compared with the reference.
+fn rate(gpu: &Gpu, n: ScryptN, tuning: Tuning) -> Result<f64, DeviceError> {
+    let (mut device, mut labels) = warm(gpu, n, tuning)?;
+    let started = Instant::now();
+    device.labels(&TRIAL, 1 << 33, &mut labels)?;
+    Ok((labels.len() as u64 / LABEL_BYTES) as f64 / started.elapsed().as_secs_f64().max(1e-9))
 }
 
-impl Device for Trial {
-    fn info(&self) -> &DeviceInfo {
-        self.device.info()
-    }
-
-    fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError> {
-        let smallest = self.device.labels(commitment, first, out)?;
-        // The first time is not measured.
-        if !self.checked {
-            self.check(commitment, first, out, smallest)?;
-            self.checked = true;
+/// Opens a device and makes a full batch of labels, in which kernels are compiled and dispatches find their length. The device and room
+/// for another batch; wrong labels are an error.
+pub(crate) fn warm(gpu: &Gpu, n: ScryptN, tuning: Tuning) -> Result<(Box<dyn Device>, Vec<u8>), DeviceError> {
+    let mut device = gpu.open(n, &tuning)?;
+    // The number of labels in flight is exact once memory has been taken.
+    device.labels(&TRIAL, 0, &mut [0; LABEL_BYTES as usize])?;
+    let mut labels = vec![0; device.info().lanes * LABEL_BYTES as usize];
+    let smallest = device.labels(&TRIAL, 0, &mut labels)?;
+    let mut checker = Checker::new(TRIAL, n).map_err(|e| DeviceError::Failed(e.to_string()))?;
+    let count = labels.len() as u64 / LABEL_BYTES;
+    for place in [0, count / 3, count - 1] {
+        let label = &labels[(place * LABEL_BYTES) as usize..][..LABEL_BYTES as usize];
+        if checker.full_label(place)[..LABEL_BYTES as usize] != *label {
+            return Err(DeviceError::Failed(format!("label {place} is wrong")));
         }
-        Ok(smallest)
     }
+    if checker.full_label(smallest.index) != smallest.label {
+        return Err(DeviceError::Failed("the smallest label is wrong".into()));
+    }
+    Ok((device, labels))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::thread;
 
     use kernels::label::{
         cpu::{Cpu, Isa},
         faulty::{Fault, Faulty},
-        gpu::{GpuClass, Tuning},
+        gpu::GpuClass,
     };
 
     use super::*;
@@ -229,7 +214,11 @@ mod tests {
         if tuning.movers == 1 {
             return with_faults(vec![Fault::WrongLabel { from: 0, place: 0 }]);
         }
-        if tuning.gap == 3 { with_faults(vec![]) } else { with_faults(vec![Fault::Slow { from: 0, per_label: TICK / 1000 }]) }
+        if tuning.gap == 3 {
+            with_faults(vec![])
+        } else {
+            with_faults(vec![Fault::Slow { from: 0, per_label: Duration::from_micros(100) }])
+        }
     }
 
     #[test]
@@ -294,12 +283,27 @@ mod tests {
     }
 
     #[test]
+    fn slow_devices_get_fewer_labels_in_flight() {
+        // What a device makes grows with the labels in flight until all of it is busy.
+        let lanes = |most: f64| {
+            let measure = |tuning: Tuning| Ok(most.min(tuning.lanes as f64 * 30.0));
+            start(Tuning::GPU, measure, |_| ()).unwrap().lanes
+        };
+        assert_eq!(lanes(1e6), Tuning::GPU.lanes);
+        assert_eq!(lanes(65536.0), Tuning::GPU.lanes);
+        assert_eq!(lanes(20500.0), 20480);
+        assert_eq!(lanes(3000.0), 2048);
+        assert_eq!(lanes(10.0), FEW);
+        assert_eq!(start(Tuning::SOFTWARE, |_| Err(DeviceError::Lost("not tried".into())), |_| ()), Ok(Tuning::SOFTWARE));
+    }
+
+    #[test]
     fn a_trial_stops_at_once() {
         let gpu = fake_gpu(0, GpuClass::Discrete, |_| with_faults(vec![Fault::Hangs { from: 0 }]));
         let stop = Stop::default();
         let later = stop.clone();
         thread::spawn(move || {
-            thread::sleep(TICK);
+            thread::sleep(Duration::from_millis(100));
             later.set();
         });
         let started = Instant::now();
