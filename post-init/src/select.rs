@@ -121,6 +121,7 @@ mod tests {
     use super::*;
     use crate::gpu::{Absent, Adapter};
 
+    #[derive(Debug)]
     struct Fake(GpuInfo);
 
     impl Adapter for Fake {
@@ -159,12 +160,8 @@ mod tests {
     /// An NVIDIA card seen twice, one of another vendor, software.
     fn everything() -> Found {
         use GpuClass::{Discrete, Software};
-        let gpus = vec![
-            gpu(0, "cuda", Discrete),
-            gpu(0, "vulkan", Discrete),
-            gpu(1, "vulkan", Discrete),
-            gpu(2, "vulkan", Software),
-        ];
+        let gpus =
+            vec![gpu(0, "cuda", Discrete), gpu(0, "vulkan", Discrete), gpu(1, "vulkan", Discrete), gpu(2, "vulkan", Software)];
         Found { gpus, absent: Vec::new() }
     }
 

@@ -830,8 +830,10 @@ fn memory_stays_within_what_bench_states() {
 /// `docs/post-init-cli.md` holds the help of every command. `UPDATE_DOCS=1` writes it again.
 #[test]
 fn the_command_line_reference_is_up_to_date() {
-    let commands =
-        ["", "init", "status", "verify", "repair", "nonce", "merge", "control", "prune", "devices", "doctor", "tune", "bench", "plan"];
+    let commands = [
+        "", "init", "status", "verify", "repair", "nonce", "merge", "control", "prune", "devices", "doctor", "tune", "bench",
+        "plan",
+    ];
     let mut text = "# Command line of post-init\n\nGenerated from the program; a test keeps it true.\n".to_owned();
     for command in commands {
         let words: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
