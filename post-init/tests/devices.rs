@@ -255,12 +255,12 @@ fn whatever_fails_others_make_it() {
     ];
     for (fault, state, part) in cases {
         let (dir, told) = (tempfile::tempdir().unwrap(), Told::default());
-        init(&dir, &beside_cpu(vec![faulty(&[fault.clone()]), faulty(&[])]), &told).unwrap();
+        init(&dir, &beside_cpu(vec![faulty(std::slice::from_ref(&fault)), faulty(&[])]), &told).unwrap();
         assert_reference(&dir);
         told.expect("faulty", state, part);
         // Alone it is hopeless, which is told; nothing wrong is left behind.
         let dir = tempfile::tempdir().unwrap();
-        let error = init(&dir, &alone(faulty(&[fault.clone()])), &told).unwrap_err();
+        let error = init(&dir, &alone(faulty(std::slice::from_ref(&fault))), &told).unwrap_err();
         assert!(matches!(&error, Error::NoDeviceLeft(causes) if causes.contains(part)), "{fault:?}: {error}");
         init(&dir, &beside_cpu(Vec::new()), &told).unwrap();
         assert_reference(&dir);
