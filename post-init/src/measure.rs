@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use kernels::label::cpu::Isa;
 use proto::{
     ids::Commitment,
     post::{LABEL_BYTES, Params, Preset, ScryptN},
