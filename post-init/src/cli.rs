@@ -1,6 +1,6 @@
 //! The command line.
 
-mod gpu;
+mod devices;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -71,11 +71,11 @@ enum Command {
     /// Delete labels beyond the declared units; must be confirmed
     Prune(PruneArgs),
     /// List the devices labels can be computed on
-    Devices(gpu::DevicesArgs),
+    Devices(devices::DevicesArgs),
     /// Tell what keeps each backend from the GPUs of this machine, and try out those that are reached
-    Doctor(gpu::DoctorArgs),
+    Doctor(devices::DoctorArgs),
     /// Find the parameters that suit each GPU, and keep them
-    Tune(gpu::TuneArgs),
+    Tune(devices::TuneArgs),
     /// Measure the devices
     Bench(BenchArgs),
     /// Tell how many units fit on a disk and how long they take
@@ -353,6 +353,8 @@ struct BenchArgs {
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     #[command(flatten)]
+    roofline: devices::RooflineArgs,
+    #[command(flatten)]
     devices: DeviceArgs,
     /// Write JSON lines to standard output
     #[arg(long)]
@@ -544,6 +546,7 @@ impl Command {
             }
             Self::Doctor(args) => args.run(stop),
             Self::Tune(args) => args.run(stop),
+            Self::Bench(args) if args.roofline.is_wanted() => args.roofline.run(&args, stop),
             Self::Bench(args) => {
                 let options = args.devices.options()?;
                 let n = args.network.scrypt_n.unwrap_or(args.network.preset.params().scrypt_n);

@@ -112,49 +112,15 @@ pub fn source(gpu: Gpu, cache: Cache) -> Source {
 
 #[cfg(test)]
 mod tests {
-    use kernels::label::{
-        Device,
-        gpu::{GpuClass, GpuInfo, Tuning},
-    };
-    use proto::post::ScryptN;
+    use kernels::label::gpu::GpuClass;
 
     use super::*;
-    use crate::gpu::{Absent, Adapter};
-
-    #[derive(Debug)]
-    struct Fake(GpuInfo);
-
-    impl Adapter for Fake {
-        fn info(&self) -> &GpuInfo {
-            &self.0
-        }
-        fn default_tuning(&self) -> Tuning {
-            Tuning::GPU
-        }
-        fn kernel_version(&self) -> String {
-            "fake".into()
-        }
-        fn open(&self, _: ScryptN, _: Tuning) -> Result<Box<dyn Device>, DeviceError> {
-            Err(DeviceError::Unavailable("fake".into()))
-        }
-    }
+    use crate::gpu::{Absent, fake::fake};
 
     fn gpu(id: usize, backend: &str, class: GpuClass) -> Gpu {
-        let hardware = class != GpuClass::Software;
-        Gpu::new(
-            id,
-            Arc::new(Fake(GpuInfo {
-                key: format!("{backend}:{id}"),
-                name: "Fake".into(),
-                backend: backend.into(),
-                class,
-                driver: String::new(),
-                memory: None,
-                free: None,
-                pci: hardware.then(|| format!("0000:0{id}:00.0")),
-                uuid: None,
-            })),
-        )
+        let place = id.to_string();
+        let pci = (class != GpuClass::Software).then_some(place.as_str());
+        Gpu::new(id, fake(backend, &place, pci, class, |_| Err(DeviceError::Unavailable("fake".into()))))
     }
 
     /// An NVIDIA card seen twice, one of another vendor, software.

@@ -4,6 +4,7 @@
 //! its driver, the kernels and N; what does not fit is not used.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     env, fs,
     io::{self, Read as _},
@@ -126,12 +127,23 @@ pub fn tune(gpu: &Gpu, n: ScryptN, time: Duration, stop: &Stop, watch: &mut dyn 
     let (sender, receiver) = mpsc::channel::<Measured>();
     let (device, stopped) = (gpu.clone(), stop.clone());
     let work = move || {
-        let measure =
-            |tuning| if stopped.is_set() { Err(DeviceError::Failed("stopped".into())) } else { rate(&device, n, tuning) };
+        let best = Cell::new(None::<Tuned>);
+        let measure = |tuning| {
+            if stopped.is_set() {
+                return Err(DeviceError::Failed("stopped".into()));
+            }
+            let labels_per_second = rate(&device, n, tuning)?;
+            if best.get().is_none_or(|best| best.labels_per_second < labels_per_second) {
+                best.set(Some(Tuned { tuning, labels_per_second }));
+            }
+            Ok(labels_per_second)
+        };
         // Nobody may be listening any more.
         let watch = |trial: &Measured| drop(sender.send(trial.clone()));
         let start = start(device.default_tuning(), measure, watch)?;
-        autotune(device.info().class, start, time, measure, watch)
+        let found = autotune(device.info().class, start, time, measure, watch)?;
+        // Fewer labels in flight than it started with may have been better.
+        Ok(best.get().unwrap_or(found))
     };
     let mut tell = || receiver.try_iter().for_each(|trial| watch(&trial));
     apart(stop, time + PATIENCE, &mut tell, work)?.map_err(|source| Error::Device { device: gpu.info().name.clone(), source })

@@ -100,6 +100,14 @@ fn without_any_library_it_starts_and_says_what_is_absent() {
         let tune = program(cache.path(), &["tune"], environment);
         assert!(tune.status.code() == Some(2) && text(&tune).contains("post-init doctor"), "{}", text(&tune));
 
+        // One sentence of what to do.
+        let bench = program(cache.path(), &["bench", "--backend", "cuda"], environment);
+        let said = String::from_utf8_lossy(&bench.stderr).into_owned();
+        assert!(
+            bench.status.code() == Some(2) && said.lines().filter(|line| line.contains("NVIDIA's driver")).count() == 1,
+            "{said}"
+        );
+
         let dir = tempfile::tempdir().unwrap();
         let words = ["init", "--data-dir", dir.path().to_str().unwrap(), "--labels-per-unit", "1000", "--num-units", "4"];
         let made = program(cache.path(), &[&words[..], &["--scrypt-n", "16"]].concat(), environment);
@@ -153,6 +161,32 @@ fn an_emulated_gpu_is_listed_examined_and_tuned() {
     }
     let none = program(cache.path(), &["tune", "--devices", "7"], &environment);
     assert!(none.status.code() == Some(2) && text(&none).contains("device 7"), "{}", text(&none));
+}
+
+#[test]
+fn the_roofline_states_bound_and_share() {
+    let cache = tempfile::tempdir().unwrap();
+    let cuda = emulated::cuda_driver();
+    let environment: [(&str, &Path); 2] = [("SMESH_LIBCUDA", &cuda), ("EMULATED_MEMORY", Path::new("1000000"))];
+    let words = ["bench", "--roofline", "--json", "--seconds", "1", "--scrypt-n", "16", "--labels", "100"];
+    let rows = json_lines(&program(cache.path(), &words, &environment));
+    let gaps: Vec<u64> = rows.iter().filter_map(|row| row["gap"].as_u64()).collect();
+    assert_eq!(gaps, [1, 2, 3, 4, 8]);
+    for row in &rows {
+        let number = |name: &str| row[name].as_f64().unwrap();
+        // 10 multiprocessors of 64 lanes at 1 GHz, 256 bits at twice 5 GHz.
+        assert!((number("arithmetic_bound") * number("operations") / 640e9 - 1.0).abs() < 1e-9, "{row}");
+        assert!((number("bandwidth_bound") * number("traffic") / 320e9 - 1.0).abs() < 1e-9, "{row}");
+        let smaller = number("arithmetic_bound").min(number("bandwidth_bound"));
+        assert!((number("share") * smaller / number("labels_per_second") - 1.0).abs() < 1e-9, "{row}");
+        assert!(number("labels") >= 100.0 && number("labels_per_cpu_second") > 0.0, "{row}");
+    }
+    // What the driver does not know can be told.
+    let more = ["--gaps", "2", "--peak-operations", "2", "--peak-bandwidth", "3"];
+    let rows = json_lines(&program(cache.path(), &[&words[..], &more].concat(), &environment));
+    assert!((rows[0]["bandwidth_bound"].as_f64().unwrap() * rows[0]["traffic"].as_f64().unwrap() / 3e9 - 1.0).abs() < 1e-9);
+    let none = program(cache.path(), &["bench", "--roofline"], &[]);
+    assert!(none.status.code() == Some(2) && text(&none).contains("no GPU to measure"), "{}", text(&none));
 }
 
 #[test]

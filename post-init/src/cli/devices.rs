@@ -1,21 +1,23 @@
-//! The commands about devices: `devices`, `doctor`, `tune`.
+//! The commands about devices: `devices`, `doctor`, `tune`, and `bench --roofline`.
 
 use std::time::Duration;
 
 use clap::Args;
-use kernels::label::gpu::Measured;
+use kernels::label::gpu::{Measured, Tuning};
 use post_init::{
     devices::devices,
     doctor::doctor,
     error::Error,
     gpu::{DeviceId, Found, Gpu, find},
+    roofline::{GAPS, Peak, measure},
+    select::choose,
     sensors::System,
     stop::Stop,
     tuning::{Cache, tune},
 };
 use serde_json::json;
 
-use super::{NetworkArgs, print};
+use super::{BenchArgs, NetworkArgs, parse_positive, print};
 
 #[derive(Debug, Args)]
 pub(super) struct DevicesArgs {
@@ -102,8 +104,62 @@ impl TuneArgs {
             let line = json!({"event": event, "device": key, "tuning": trial.tuning, "labels_per_second": rate, "error": error});
             return print(&line.to_string());
         }
-        let kernels::label::gpu::Tuning { gap, group, movers, lanes, .. } = trial.tuning;
+        let Tuning { gap, group, movers, lanes, .. } = trial.tuning;
         let result = trial.result.as_ref().map_or_else(ToString::to_string, |rate| format!("{rate:.0} labels/s"));
         print(&format!("{event} {key}: gap {gap}, groups of {group}, {movers} movers, {lanes} in flight: {result}"));
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RooflineArgs {
+    /// Tell what a label costs with each lookup gap, the most each GPU can make, and the share of it that it does make
+    #[arg(long)]
+    roofline: bool,
+    /// Lookup gaps to measure [default: 1,2,3,4,8]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "roofline", value_parser = clap::value_parser!(u32).range(1..=64))]
+    gaps: Vec<u32>,
+    /// Labels to make with each gap at least
+    #[arg(long, value_name = "N", requires = "roofline", default_value = "0")]
+    labels: u64,
+    /// Integer operations that the GPU does at most, in 10^12 per second [default: by what its driver tells]
+    #[arg(long, value_name = "TERA", requires = "roofline", value_parser = parse_positive)]
+    peak_operations: Option<f64>,
+    /// Bytes that the memory of the GPU moves at most, in 10^9 per second [default: by what its driver tells]
+    #[arg(long, value_name = "GIGA", requires = "roofline", value_parser = parse_positive)]
+    peak_bandwidth: Option<f64>,
+}
+
+impl RooflineArgs {
+    pub(super) fn is_wanted(&self) -> bool {
+        self.roofline
+    }
+
+    pub(super) fn run(&self, bench: &BenchArgs, stop: &Stop) -> Result<(), Error> {
+        let n = bench.network.scrypt_n.unwrap_or(bench.network.preset.params().scrypt_n);
+        let found = find();
+        let gpus = choose(bench.devices.backend.into(), &bench.devices.devices, false, || found.clone())?.gpus;
+        if gpus.is_empty() {
+            let why = "there is no GPU to measure: `post-init doctor` tells why; --backend wgpu measures software";
+            return Err(Error::Usage(why.to_owned()));
+        }
+        let peak = Peak {
+            operations_per_second: self.peak_operations.map(|tera| tera * 1e12),
+            bytes_per_second: self.peak_bandwidth.map(|giga| giga * 1e9),
+        };
+        let gaps = if self.gaps.is_empty() { &GAPS[..] } else { &self.gaps };
+        let (cache, time) = (Cache::of_user(), Duration::from_secs(bench.seconds));
+        for gpu in gpus {
+            let usual = cache.get(&gpu, n).map_or_else(|| gpu.default_tuning(), |tuned| tuned.tuning);
+            for (i, gap) in gaps.iter().enumerate() {
+                let tuning = Tuning { gap: *gap, ..usual };
+                let row = measure(&gpu, peak.of(&gpu, &found), n, tuning, time, self.labels, stop)?;
+                match (bench.json, i) {
+                    (true, _) => print(&json!(row).to_string()),
+                    (false, 0) => print(&format!("{}\n{}", row.head(), row.show())),
+                    (false, _) => print(&row.show()),
+                }
+            }
+        }
+        Ok(())
     }
 }
