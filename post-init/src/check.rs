@@ -279,32 +279,23 @@ fn compare(
     let rate = if total > 0 { pool.ready(stop, report)? } else { 0.0 };
     let meter = RefCell::new(Meter::start(report, "checking", 0, total, rate));
     let mut reader = Reader { existing, dirs, open: None, buffer: Vec::new() };
-    pool.compute(
-        ranges,
-        stop,
-        report,
-        &mut |devices| {
-            meter.borrow_mut().tick(devices);
-            Ok(())
-        },
-        &mut |batch| {
-            let on_disk = reader.read(&batch.range)?;
-            let pairs = on_disk.as_chunks::<16>().0.iter().zip(batch.labels.as_chunks::<16>().0);
-            for ((found, expected), index) in pairs.zip(batch.range.clone()) {
-                if found != expected {
-                    let same_file = |other: u64| existing.layout.file_of(other) == existing.layout.file_of(index);
-                    match findings.wrong.last_mut() {
-                        Some(last) if last.end == index && same_file(last.start) => last.end += 1,
-                        _ => findings.wrong.push(index..index + 1),
-                    }
+    pool.compute(ranges, stop, report, &mut Meter::ticker(&meter), &mut |batch| {
+        let on_disk = reader.read(&batch.range)?;
+        let pairs = on_disk.as_chunks::<16>().0.iter().zip(batch.labels.as_chunks::<16>().0);
+        for ((found, expected), index) in pairs.zip(batch.range.clone()) {
+            if found != expected {
+                let same_file = |other: u64| existing.layout.file_of(other) == existing.layout.file_of(index);
+                match findings.wrong.last_mut() {
+                    Some(last) if last.end == index && same_file(last.start) => last.end += 1,
+                    _ => findings.wrong.push(index..index + 1),
                 }
             }
-            let count = batch.range.end - batch.range.start;
-            findings.checked += count;
-            meter.borrow_mut().add(count);
-            Ok(ControlFlow::Continue(()))
-        },
-    )?;
+        }
+        let count = batch.range.end - batch.range.start;
+        findings.checked += count;
+        meter.borrow_mut().add(count);
+        Ok(ControlFlow::Continue(()))
+    })?;
     meter.into_inner().finish(&pool.progress());
     Ok(())
 }
@@ -390,43 +381,34 @@ fn rewrite(
     let mut open: Option<(u64, Box<dyn LabelFile>)> = None;
     let mut checker = Checker::new(existing.commitment(), existing.n)?;
     let mut back = Vec::new();
-    pool.compute(
-        wrong.into_iter(),
-        stop,
-        report,
-        &mut |devices| {
-            meter.borrow_mut().tick(devices);
-            Ok(())
-        },
-        &mut |batch| {
-            let number = layout.file_of(batch.range.start);
-            let path = dirs.path(existing.found.get(&number).map_or(0, |f| f.dir), number);
-            if open.as_ref().is_none_or(|(other, _)| *other != number) {
-                open = Some((number, dirs.storage.open(&path, Mode::Write).context("open", &path)?));
+    pool.compute(wrong.into_iter(), stop, report, &mut Meter::ticker(&meter), &mut |batch| {
+        let number = layout.file_of(batch.range.start);
+        let path = dirs.path(existing.found.get(&number).map_or(0, |f| f.dir), number);
+        if open.as_ref().is_none_or(|(other, _)| *other != number) {
+            open = Some((number, dirs.storage.open(&path, Mode::Write).context("open", &path)?));
+        }
+        let Some((_, file)) = &mut open else { return Ok(ControlFlow::Break(())) };
+        // Nothing is overwritten on the word of a device alone, which may be what is broken.
+        for index in [batch.range.start, batch.range.end - 1] {
+            let computed = &batch.labels[((index - batch.range.start) * LABEL_BYTES) as usize..][..16];
+            let full = checker.full_label(index);
+            if full[..16] != *computed {
+                let device = "(the one that found this label wrong)".to_owned();
+                let (found, expected) = (hex::encode(computed), hex::encode(&full[..16]));
+                return Err(Error::WrongResult { device, index, found, expected });
             }
-            let Some((_, file)) = &mut open else { return Ok(ControlFlow::Break(())) };
-            // Nothing is overwritten on the word of a device alone, which may be what is broken.
-            for index in [batch.range.start, batch.range.end - 1] {
-                let computed = &batch.labels[((index - batch.range.start) * LABEL_BYTES) as usize..][..16];
-                let full = checker.full_label(index);
-                if full[..16] != *computed {
-                    let device = "(the one that found this label wrong)".to_owned();
-                    let (found, expected) = (hex::encode(computed), hex::encode(&full[..16]));
-                    return Err(Error::WrongResult { device, index, found, expected });
-                }
-            }
-            let offset = (batch.range.start - layout.file_labels(number).start) * LABEL_BYTES;
-            file.write_at(offset, &batch.labels).context("write", &path)?;
-            file.sync().context("sync", &path)?;
-            back.resize(batch.labels.len(), 0);
-            file.read_at(offset, &mut back).context("read", &path)?;
-            if back != batch.labels {
-                return Err(Error::BadData(format!("{} does not keep what is written to it: replace the disk", path.display())));
-            }
-            meter.borrow_mut().add(batch.range.end - batch.range.start);
-            Ok(ControlFlow::Continue(()))
-        },
-    )?;
+        }
+        let offset = (batch.range.start - layout.file_labels(number).start) * LABEL_BYTES;
+        file.write_at(offset, &batch.labels).context("write", &path)?;
+        file.sync().context("sync", &path)?;
+        back.resize(batch.labels.len(), 0);
+        file.read_at(offset, &mut back).context("read", &path)?;
+        if back != batch.labels {
+            return Err(Error::BadData(format!("{} does not keep what is written to it: replace the disk", path.display())));
+        }
+        meter.borrow_mut().add(batch.range.end - batch.range.start);
+        Ok(ControlFlow::Continue(()))
+    })?;
     meter.into_inner().finish(&pool.progress());
     Ok(())
 }

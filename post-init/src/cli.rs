@@ -20,7 +20,7 @@ use post_init::{
     data_dir::{DataDirs, DirSpec},
     error::Error,
     event::{Report, Reports},
-    gpu::{self, DeviceId},
+    gpu::{DeviceId, find},
     init::{self, Request},
     measure,
     merge::merge,
@@ -186,7 +186,7 @@ impl DeviceArgs {
             let known = Isa::available().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             return Err(Error::Usage(format!("this processor does not have {isa}; it has {known}")));
         }
-        let Choice { gpus, cpu } = choose(self.backend.into(), &self.devices, self.with_cpu, gpu::find)?;
+        let Choice { gpus, cpu } = choose(self.backend.into(), &self.devices, self.with_cpu, find)?;
         let cpu_threads = if cpu { self.cpu_threads.map_or(all.cpu_threads, |n| n as usize) } else { 0 };
         let limits = Limits { celsius: self.max_temp, watts: self.max_power };
         let sensors = (limits != Limits::default()).then(|| Arc::new(System::open()) as Arc<dyn Sensors>);

@@ -321,7 +321,8 @@ mod tests {
         assert!(control.answer(r#"{"command":"resume"}"#).ok && !control.is_paused());
         assert!(control.answer("{\"command\":\"duty\",\"percent\":30}\n").ok);
         assert_eq!(control.duty(), 30);
-        for bad in ["", "{", "[]", r#"{"command":"stop"}"#, r#"{"command":"pause","for":3}"#, r#"{"command":"duty","percent":0}"#] {
+        for bad in ["", "{", "[]", r#"{"command":"stop"}"#, r#"{"command":"pause","for":3}"#, r#"{"command":"duty","percent":0}"#]
+        {
             let answer = control.answer(bad);
             assert!(!answer.ok && answer.error.is_some(), "{bad}");
         }

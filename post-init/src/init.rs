@@ -675,28 +675,19 @@ impl<'a> Run<'a> {
         let mut recorded = Instant::now();
         let stop = self.stop;
         let mut nonce = None;
-        let result = pool.compute(
-            std::iter::once(start..u64::MAX),
-            stop,
-            report,
-            &mut |devices| {
-                meter.borrow_mut().tick(devices);
-                Ok(())
-            },
-            &mut |batch| {
-                let next = batch.range.end;
-                if self.search.is_valid(batch.smallest.index, &batch.smallest.label) {
-                    nonce = first_below(&self.search, &batch.labels, batch.range.start, &mut self.checker);
-                    return Ok(ControlFlow::Break(()));
-                }
-                meter.borrow_mut().add(next - batch.range.start);
-                if recorded.elapsed() > Duration::from_secs(10) {
-                    recorded = Instant::now();
-                    self.record(Some(next))?;
-                }
-                Ok(ControlFlow::Continue(()))
-            },
-        );
+        let result = pool.compute(std::iter::once(start..u64::MAX), stop, report, &mut Meter::ticker(&meter), &mut |batch| {
+            let next = batch.range.end;
+            if self.search.is_valid(batch.smallest.index, &batch.smallest.label) {
+                nonce = first_below(&self.search, &batch.labels, batch.range.start, &mut self.checker);
+                return Ok(ControlFlow::Break(()));
+            }
+            meter.borrow_mut().add(next - batch.range.start);
+            if recorded.elapsed() > Duration::from_secs(10) {
+                recorded = Instant::now();
+                self.record(Some(next))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        });
         result?;
         let Some(nonce) = nonce else {
             return Err(Error::BadData("no VRF nonce up to the last index; this cannot be by chance".to_owned()));

@@ -32,7 +32,8 @@ pub struct Rate {
     pub mib_per_second: f64,
     /// Days for 1 TiB of data.
     pub days_per_tib: f64,
-    /// Scratch memory of all threads, in bytes; the program takes at most 64 MiB beside it, 320 MiB with GPUs.
+    /// Scratch memory of all threads, in bytes; the program takes at most 64 MiB beside it, 320 MiB with
+    /// GPUs, and what the drivers take that it looks for unless told to use the processor alone.
     pub scratch_bytes: u64,
     /// Memory held on GPUs, in bytes.
     pub gpu_bytes: u64,

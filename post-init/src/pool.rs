@@ -730,8 +730,8 @@ fn sense(shared: &Shared, gpus: &[(usize, GpuInfo)], sensors: &dyn Sensors, limi
         for ((number, gpu), blind) in gpus.iter().zip(&mut blind) {
             let reading = sensors.read(gpu).unwrap_or_default();
             let mut state = shared.lock();
-            let unknown = (limits.celsius.is_some() && reading.celsius.is_none())
-                || (limits.watts.is_some() && reading.watts.is_none());
+            let unknown =
+                (limits.celsius.is_some() && reading.celsius.is_none()) || (limits.watts.is_some() && reading.watts.is_none());
             if unknown && !*blind {
                 *blind = true;
                 state.tell(*number, "its temperature or power cannot be read: what cannot be read is not limited".to_owned());

@@ -185,7 +185,8 @@ impl Report for Metrics {
                     counter!("post_init_device_labels_total", "device" => device.name.clone()).absolute(device.labels);
                     gauge!("post_init_device_labels_per_second", "device" => device.name.clone()).set(device.labels_per_second);
                     gauge!("post_init_device_busy_share", "device" => device.name.clone()).set(device.busy_share);
-                    gauge!("post_init_device_allocated_bytes", "device" => device.name.clone()).set(device.allocated_bytes as f64);
+                    gauge!("post_init_device_allocated_bytes", "device" => device.name.clone())
+                        .set(device.allocated_bytes as f64);
                     counter!("post_init_device_strikes_total", "device" => device.name.clone()).absolute(device.strikes.into());
                 }
             }

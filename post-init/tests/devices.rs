@@ -209,9 +209,7 @@ fn wrong_labels_are_caught_before_a_byte_is_written() {
 #[test]
 fn a_device_that_turns_bad_is_caught_and_quarantined() {
     // Batches of one label, so that each check sees the wrong one; and a smallest label that is none.
-    for (fault, window) in
-        [(Fault::WrongLabel { from: 40, place: 0 }, Some(128)), (Fault::InventedSmallest { from: 4 }, None)]
-    {
+    for (fault, window) in [(Fault::WrongLabel { from: 40, place: 0 }, Some(128)), (Fault::InventedSmallest { from: 4 }, None)] {
         let (dir, told) = (tempfile::tempdir().unwrap(), Told::default());
         let single = named(
             "turncoat",
@@ -240,13 +238,9 @@ fn a_label_that_is_not_the_smallest_does_not_pass_for_it() {
     let n = ScryptN::new(4).unwrap();
     let mut pool = Pool::new(&alone(faulty(&[Fault::WrongSmallest { from: 2 }])), Commitment([1; 32]), n).unwrap();
     let told = Told::default();
-    let result = pool.compute(
-        std::iter::once(0..u64::MAX),
-        &Stop::default(),
-        &told,
-        &mut |_| Ok(()),
-        &mut |_| Ok(std::ops::ControlFlow::Continue(())),
-    );
+    let result = pool.compute(std::iter::once(0..u64::MAX), &Stop::default(), &told, &mut |_| Ok(()), &mut |_| {
+        Ok(std::ops::ControlFlow::Continue(()))
+    });
     assert!(matches!(result, Err(Error::NoDeviceLeft(_))), "{result:?}");
     told.expect("faulty", DeviceState::Quarantined, "the processor says");
 }
@@ -261,12 +255,12 @@ fn whatever_fails_others_make_it() {
     ];
     for (fault, state, part) in cases {
         let (dir, told) = (tempfile::tempdir().unwrap(), Told::default());
-        init(&dir, &beside_cpu(vec![faulty(&[fault.clone()]), faulty(&[])]), &told).unwrap();
+        init(&dir, &beside_cpu(vec![faulty(std::slice::from_ref(&fault)), faulty(&[])]), &told).unwrap();
         assert_reference(&dir);
         told.expect("faulty", state, part);
         // Alone it is hopeless, which is told; nothing wrong is left behind.
         let dir = tempfile::tempdir().unwrap();
-        let error = init(&dir, &alone(faulty(&[fault.clone()])), &told).unwrap_err();
+        let error = init(&dir, &alone(faulty(std::slice::from_ref(&fault))), &told).unwrap_err();
         assert!(matches!(&error, Error::NoDeviceLeft(causes) if causes.contains(part)), "{fault:?}: {error}");
         init(&dir, &beside_cpu(Vec::new()), &told).unwrap();
         assert_reference(&dir);
@@ -378,10 +372,8 @@ impl Device for Holding {
 
 fn holding(gpu: Option<GpuInfo>) -> Source {
     let open: Open = Arc::new(|n, _, _| {
-        let device = with_faults(
-            Cpu::new(Isa::Portable, n)?,
-            vec![Fault::Slow { from: 0, per_label: Duration::from_micros(150) }],
-        );
+        let device =
+            with_faults(Cpu::new(Isa::Portable, n)?, vec![Fault::Slow { from: 0, per_label: Duration::from_micros(150) }]);
         Ok(Box::new(Holding(device, Arc::default())))
     });
     Source { gpu, ..named("holding", open) }
@@ -475,7 +467,8 @@ fn all_adapters_and_the_processor_make_what_the_processor_makes() {
     let (dir, told) = (tempfile::tempdir().unwrap(), Told::default());
     let cache = tempfile::tempdir().unwrap();
     let cache = Cache::at(cache.path().join("tuning.json"));
-    let choice = choose(Backend::Wgpu, &[], true, gpu::find).expect("software Vulkan comes with mesa-vulkan-drivers and libvulkan1");
+    let choice =
+        choose(Backend::Wgpu, &[], true, gpu::find).expect("software Vulkan comes with mesa-vulkan-drivers and libvulkan1");
     let gpus: Vec<Source> = choice.gpus.into_iter().map(|gpu| source(gpu, cache.clone())).collect();
     let timing = Timing { gather: HASTY.gather, ..Timing::default() };
     let options = PoolOptions { gpus, timing, ..PoolOptions::cpu(1, Isa::best()) };

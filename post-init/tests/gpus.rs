@@ -107,7 +107,7 @@ fn an_emulated_cuda_device_makes_what_the_processor_makes() {
         command.env("SMESH_LIBCUDA", &driver).env("EMULATED_MEMORY", "1000000");
         command
     };
-    expect(0, &mut cuda(&["tune", "--backend", "cuda", "--seconds", "1", "--scrypt-n", "16"]));
+    expect(0, &mut cuda(&["tune", "--devices", "cuda:0000:af:00.0", "--seconds", "1", "--scrypt-n", "16"]));
     for (choice, names) in [("--backend cuda", 1), ("--devices cuda:0000:af:00.0,cpu --cpu-threads 1", 2)] {
         let dir = tempfile::tempdir().unwrap();
         let events = events(&expect(0, &mut cuda(&init(&dir, &format!("{choice} --scrypt-n 16 --json")))));
@@ -211,7 +211,8 @@ fn a_run_pauses_by_socket_and_by_signal_and_frees_the_memory() {
     let lines = BufReader::new(run.child.stdout.take().unwrap()).lines();
     let events: Vec<Value> = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
     assert!(run.child.wait().unwrap().success());
-    let order: Vec<&str> = events.iter().filter_map(|e| e["event"].as_str()).filter(|e| e.contains("ause") || *e == "resumed").collect();
+    let order: Vec<&str> =
+        events.iter().filter_map(|e| e["event"].as_str()).filter(|e| e.contains("ause") || *e == "resumed").collect();
     assert_eq!(order, ["paused", "resumed", "paused", "resumed"]);
     assert!(!socket.exists());
     assert!(contents(&run.dir) == reference("2048"));

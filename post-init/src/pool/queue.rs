@@ -68,7 +68,8 @@ impl Queue {
     /// A range for this device; none while there is no room or nothing to do.
     pub(super) fn take(&mut self, asking: &Asking) -> Option<Range<u64>> {
         let slow_near_edge = self.held * 2 > self.window && asking.is_slow();
-        let range = if self.left.is_empty() || slow_near_edge { self.fresh(asking, slow_near_edge)? } else { self.returned(asking)? };
+        let range =
+            if self.left.is_empty() || slow_near_edge { self.fresh(asking, slow_near_edge)? } else { self.returned(asking)? };
         self.held += bytes(&range);
         self.flying.insert(range.start, range.end);
         Some(range)

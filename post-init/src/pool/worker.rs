@@ -98,7 +98,8 @@ impl Worker {
                 return None;
             }
             let now = Instant::now();
-            let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
+            let left =
+                |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
             let mut wait = TICK;
             let paused = shared.control.is_paused();
             if paused || seat.limit.is_some() {
