@@ -162,6 +162,9 @@ pub fn verify(
 ) -> Result<Findings, Error> {
     let started = Instant::now();
     let whole = files.is_none();
+    if whole {
+        dirs.refuse_a_part()?;
+    }
     let files = existing.files(files)?;
     let mut findings = Findings { missing: tell_missing(existing, &files, report), ..Findings::default() };
     let on_disk = existing.on_disk(&files);
@@ -431,6 +434,7 @@ pub fn nonce(
 ) -> Result<Nonce, Error> {
     let started = Instant::now();
     Existing::open(dirs, preset, scrypt_n)?;
+    dirs.refuse_a_part()?;
     let locks = dirs.lock()?;
     let existing = Existing::open(dirs, preset, scrypt_n)?;
     let mut checker = Checker::new(existing.commitment(), existing.n)?;

@@ -166,10 +166,8 @@ pub fn resolve(request: &Request, dirs: &DataDirs) -> Result<Job, Error> {
             there.dirs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         )));
     };
-    let forgotten = if exists > 0 { dirs.forgotten()? } else { Vec::new() };
-    if !forgotten.is_empty() {
-        let names = forgotten.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        return Err(Error::Usage(format!("this identity also has data in {names}: name all its directories with --data-dir")));
+    if exists > 0 {
+        dirs.refuse_a_part()?;
     }
 
     let known = recorded.as_ref().map(|r| &r.metadata);
@@ -568,7 +566,7 @@ impl<'a> Run<'a> {
             total,
         ));
         let mut writer = Writer::new(self.dirs, layout, self.job.found.clone(), missing * LABEL_BYTES, self.patience);
-        writer.wait_for_all()?;
+        writer.wait_for_all(self.job.files.clone())?;
         self.begin()?;
         let covers_all = self.job.covers_all();
         if missing > 0 {
