@@ -7,8 +7,16 @@
 //! - [`merkle`]: the tree that members of a PoET round and the parts of an activation hang on
 //! - [`poet`]: proofs of elapsed time, membership proofs, certificates
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
-//! - `grpc` (feature of that name): what the `.proto` files generate
 //! - [`scale`]: the binary codec of the network
+//!
+//! With the feature `grpc`: what the `.proto` files generate. With the feature `node`:
+//!
+//! - `activation`, `ballot`, `proposal`, `block`, `hare`, `beacon`, `malfeasance`, `transaction`: what nodes say and store;
+//!   `fetch`: how they ask each other for it; `opinion`: the hash of what they hold the history to be
+//! - `eligibility`: what an activation is worth
+//! - `signing` and `vrf`: what identities sign and draw, and what the network accepts of it
+//! - `address` and `wallet`: accounts and the keys behind them
+//! - `objects`: all of them by name
 //!
 //! This crate depends on nothing else of the suite (its derive macros apart), does no networking and spawns no threads. File
 //! access is limited to the formats it owns (key files).
@@ -28,6 +36,8 @@ pub mod beacon;
 pub mod block;
 #[cfg(feature = "node")]
 mod curve;
+#[cfg(feature = "node")]
+pub mod eligibility;
 #[cfg(feature = "node")]
 pub mod fetch;
 pub mod genesis;
