@@ -13,6 +13,7 @@
 //!
 //! - `activation`, `ballot`, `proposal`, `block`, `hare`, `beacon`, `malfeasance`, `transaction`: what nodes say and store;
 //!   `fetch`: how they ask each other for it; `opinion`: the hash of what they hold the history to be
+//! - `checkpoint`: the state of a network in a file
 //! - `eligibility`: what an activation is worth
 //! - `signing` and `vrf`: what identities sign and draw, and what the network accepts of it
 //! - `address` and `wallet`: accounts and the keys behind them
@@ -34,6 +35,8 @@ pub mod ballot;
 pub mod beacon;
 #[cfg(feature = "node")]
 pub mod block;
+#[cfg(feature = "node")]
+pub mod checkpoint;
 #[cfg(feature = "node")]
 mod curve;
 #[cfg(feature = "node")]
