@@ -6,11 +6,13 @@
 //! - [`genesis`]: what makes one network differ from another
 //! - [`poet`]: proofs of elapsed time, membership proofs, certificates
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
+//! - [`preset`]: everything that makes one network differ from another, in one file
+//! - [`span`]: durations as configuration files write them
 //! - `grpc` (feature of that name): what the `.proto` files generate
 //! - [`scale`]: the binary codec of the network
 //!
 //! This crate depends on nothing else of the suite, does no networking and spawns no threads. File access is limited to the
-//! formats it owns (key files).
+//! formats it owns (key files, presets).
 
 pub mod genesis;
 #[cfg(feature = "grpc")]
@@ -19,5 +21,7 @@ pub mod ids;
 pub mod keys;
 pub mod poet;
 pub mod post;
+pub mod preset;
 pub mod scale;
+pub mod span;
 pub mod units;
