@@ -23,8 +23,9 @@ const LICENCES: [&str; 14] = [
 ];
 
 /// Which of our crates each of them may use: arrows point one way (docs/architecture.md).
-const MAY_USE: [(&str, &[&str]); 7] = [
-    ("proto", &[]),
+const MAY_USE: [(&str, &[&str]); 8] = [
+    ("proto-derive", &[]),
+    ("proto", &["proto-derive", "proto"]),
     ("kernels", &["proto"]),
     ("post-init", &["kernels", "proto"]),
     ("post-prover", &["kernels", "proto"]),

@@ -294,18 +294,19 @@ fn membership_is_that_of_the_vectors() {
             assert_eq!(proof, MembershipProof { nodes: nodes(&case["nodes"]), leaf_index: position });
             assert_eq!(hex::encode(scale::encode(&proof).unwrap()), text(&case["scale"]));
             let leaf = &members[position as usize][..];
-            assert_eq!(membership::verify(&root, &[leaf], &[position], &proof.nodes), Ok(true));
+            assert_eq!(proto::merkle::verify(&root, &[position], &[leaf], &proof.nodes), Ok(true));
         }
         for case in list(&tree["multi_proofs"]) {
             let indices = numbers(&case["leaf_indices"]);
             let leaves: Vec<&[u8]> = indices.iter().map(|i| &members[*i as usize][..]).collect();
-            assert_eq!(membership::verify(&root, &leaves, &indices, &nodes(&case["nodes"])), Ok(true));
+            assert_eq!(proto::merkle::verify(&root, &indices, &leaves, &nodes(&case["nodes"])), Ok(true));
         }
         assert!(membership::prove(&members, members.len()).is_none());
     }
     for case in list(&vectors["validation"]) {
         let leaf = bytes(&case["leaf"]);
-        let verdict = membership::verify(&node(&case["root"]), &[&leaf], &[number(&case["leaf_index"])], &nodes(&case["nodes"]));
+        let verdict =
+            proto::merkle::verify(&node(&case["root"]), &[number(&case["leaf_index"])], &[&leaf], &nodes(&case["nodes"]));
         assert_eq!(verdict == Ok(true), case["valid"].as_bool().unwrap(), "{}", case["note"]);
     }
     for round in list(&vectors!("round_statement")["rounds"]) {

@@ -1,9 +1,10 @@
 //! Everything of the Spacemesh protocol that crosses a wire or lies on a disk.
 //!
-//! - [`ids`]: the 32-byte identifiers and their text forms
-//! - [`units`]: labels and space units, the counts everything is measured in
+//! - [`ids`]: identifiers, hashes and signatures, and their text forms
+//! - [`units`] and [`layers`]: the counts everything is measured in
 //! - [`keys`]: identity keys and their files
 //! - [`genesis`]: what makes one network differ from another
+//! - [`merkle`]: the tree that members of a PoET round and the parts of an activation hang on
 //! - [`poet`]: proofs of elapsed time, membership proofs, certificates
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
 //! - [`preset`]: everything that makes one network differ from another, in one file
@@ -11,17 +12,55 @@
 //! - `grpc` (feature of that name): what the `.proto` files generate
 //! - [`scale`]: the binary codec of the network
 //!
-//! This crate depends on nothing else of the suite, does no networking and spawns no threads. File access is limited to the
-//! formats it owns (key files, presets).
+//! This crate depends on nothing else of the suite (its derive macros apart), does no networking and spawns no threads. File
+//! access is limited to the formats it owns (key files, presets).
 
+// the derive macros name this crate as everybody else does
+extern crate self as proto;
+
+#[cfg(feature = "node")]
+pub mod activation;
+#[cfg(feature = "node")]
+pub mod address;
+#[cfg(feature = "node")]
+pub mod ballot;
+#[cfg(feature = "node")]
+pub mod beacon;
+#[cfg(feature = "node")]
+pub mod block;
+#[cfg(feature = "node")]
+mod curve;
+#[cfg(feature = "node")]
+pub mod fetch;
 pub mod genesis;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(feature = "node")]
+pub mod hare;
 pub mod ids;
+mod json;
 pub mod keys;
+pub mod layers;
+#[cfg(feature = "node")]
+pub mod malfeasance;
+pub mod merkle;
+#[cfg(feature = "node")]
+pub mod objects;
+#[cfg(feature = "node")]
+pub mod opinion;
 pub mod poet;
 pub mod post;
 pub mod preset;
+#[cfg(feature = "node")]
+pub mod proposal;
 pub mod scale;
+#[cfg(feature = "node")]
+pub mod signing;
 pub mod span;
+#[cfg(feature = "node")]
+pub mod transaction;
 pub mod units;
+#[cfg(feature = "node")]
+pub mod vrf;
+#[cfg(feature = "node")]
+pub mod wallet;

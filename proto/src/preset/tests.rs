@@ -34,8 +34,8 @@ fn embedded_presets_are_complete_and_sound() {
 fn genesis_is_that_of_the_networks() {
     let (mainnet, fixed) = Preset::Mainnet.genesis();
     assert!(fixed);
-    assert_eq!(mainnet.id().to_string(), "9eebff023abb17ccb775c602daade8ed708f0a50");
-    assert_eq!(Preset::Testnet.genesis().0.id().to_string(), "e956eff99be943fb70bd385dd509a3f84e9a75dd");
+    assert_eq!(hex::encode(mainnet.id().0), "9eebff023abb17ccb775c602daade8ed708f0a50");
+    assert_eq!(hex::encode(Preset::Testnet.genesis().0.id().0), "e956eff99be943fb70bd385dd509a3f84e9a75dd");
     assert_eq!(Preset::Mainnet.network().effective_genesis_layer(), 8063);
     assert_eq!(Preset::Fastnet.genesis().0.unix_time, UnixSeconds(0));
     for preset in [Preset::Fastnet, Preset::Standalone, Preset::Local] {
