@@ -60,7 +60,7 @@ const CPU_WINDOW: u64 = 32 << 20;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a device that was asked to stop may still take: for its batch to be used, and to end in good order.
 const STOP_PATIENCE: Duration = Duration::from_millis(900);
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 /// Longest step of the clock that counts as time in which a device could have worked: the whole process may have been stopped.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 /// How often a device may be wrong or hang.

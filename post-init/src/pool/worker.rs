@@ -174,6 +174,9 @@ impl Worker {
         let mut measured = Instant::now();
         let (mut calls, mut made) = (0_u64, 0_u64);
         while calls < 2 || (self.is_trusted() && started.elapsed() < TRIAL) {
+            if self.shared.closing.is_set() {
+                return Err(DeviceError::Failed("it was not needed any more".into()).into());
+            }
             let count = device.info().lanes.max(1) as u64;
             let range = calls * count..(calls + 1) * count;
             let mut labels = vec![0; (count * LABEL_BYTES) as usize];
@@ -239,13 +242,12 @@ impl Worker {
         seat.rest = (!rest.is_zero()).then(|| Instant::now() + rest);
         drop(state);
         let batch = Batch { range, labels, smallest };
-        match &self.inspected {
+        if let Some(inspected) = &self.inspected {
             // It goes on for as long as there is one who sends.
-            Some(inspected) => drop(inspected.send((task, batch))),
-            None => {
-                let verdict = self.inspector.check(&batch.range, &batch.labels, &batch.smallest);
-                self.shared.settle(self.number, task, batch, verdict);
-            }
+            drop(inspected.send((task, batch)));
+        } else {
+            let verdict = self.inspector.check(&batch.range, &batch.labels, &batch.smallest);
+            self.shared.settle(self.number, task, batch, verdict);
         }
     }
 }
