@@ -7,6 +7,7 @@ use proto::{
     address::Network,
     ids::{Address, Beacon, NodeId},
     objects::{KINDS, Kind},
+    transaction::raw::Call,
     wallet::{Path, Words},
 };
 use serde_json::Value;
@@ -125,6 +126,12 @@ fn seeds() -> BTreeMap<&'static str, Vec<Vec<u8>>> {
                 seeds.entry(kind.name).or_default().push(bytes);
             }
         }
+    }
+    let file: Value = serde_json::from_str(include_str!("../testdata/ledger/transactions.json")).unwrap();
+    for case in file["cases"].as_array().unwrap() {
+        let raw = hex::decode(case["raw"].as_str().unwrap()).unwrap();
+        let (_, signatures) = Call::parse(&raw).unwrap();
+        seeds.entry("call").or_default().push(raw[..raw.len() - signatures.len()].to_vec());
     }
     // kinds without a row: whatever is accepted of the seeds of others, or of zeros, is a beginning
     let known: Vec<Vec<u8>> = seeds.values().flatten().cloned().collect();
