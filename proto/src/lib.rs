@@ -7,6 +7,8 @@
 //! - [`merkle`]: the tree that members of a PoET round and the parts of an activation hang on
 //! - [`poet`]: proofs of elapsed time, membership proofs, certificates
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
+//! - [`preset`]: everything that makes one network differ from another, in one file
+//! - [`span`]: durations as configuration files write them
 //! - [`scale`]: the binary codec of the network
 //!
 //! With the feature `grpc`: what the `.proto` files generate. With the feature `node`:
@@ -20,7 +22,7 @@
 //! - `objects`: all of them by name
 //!
 //! This crate depends on nothing else of the suite (its derive macros apart), does no networking and spawns no threads. File
-//! access is limited to the formats it owns (key files).
+//! access is limited to the formats it owns (key files, presets).
 
 // the derive macros name this crate as everybody else does
 extern crate self as proto;
@@ -61,11 +63,13 @@ pub mod objects;
 pub mod opinion;
 pub mod poet;
 pub mod post;
+pub mod preset;
 #[cfg(feature = "node")]
 pub mod proposal;
 pub mod scale;
 #[cfg(feature = "node")]
 pub mod signing;
+pub mod span;
 #[cfg(feature = "node")]
 pub mod transaction;
 pub mod units;

@@ -73,7 +73,8 @@ fn of_the_reference() {
         assert_eq!(Address::generate(&bytes(&case["input"])), Address(array(&case["address"])));
     }
     for case in list(&file["genesis"]).iter().chain(list(&load!("node/genesis.json")["cases"])) {
-        let genesis = Genesis { unix_time: number(&case["genesis_time_unix"]), extra_data: text(&case["extra_data"]).to_owned() };
+        let unix_time = proto::genesis::UnixSeconds(number(&case["genesis_time_unix"]).cast_signed());
+        let genesis = Genesis { unix_time, extra_data: text(&case["extra_data"]).to_owned() };
         assert_eq!(genesis.golden_atx().to_string(), text(&case["golden_atx"]));
         assert_eq!(genesis.id().to_string(), text(&case["genesis_id"]));
     }
