@@ -132,6 +132,11 @@ struct World {
     published: BTreeMap<(NodeId, EpochId), BTreeSet<AtxId>>,
     refusals: Vec<String>,
     troubles: usize,
+    /// Nothing goes wrong by chance.
+    calm: bool,
+    /// Actions so far, and the one at which the program dies.
+    actions: usize,
+    fatal: Option<usize>,
 }
 
 impl World {
@@ -172,6 +177,9 @@ impl World {
             published: BTreeMap::new(),
             refusals: Vec::new(),
             troubles: 0,
+            calm: false,
+            actions: 0,
+            fatal: None,
         }
     }
 
@@ -200,6 +208,10 @@ impl World {
     fn answer(&mut self, i: usize, after: Duration, event: Event) {
         let life = self.identities[i].life;
         self.at(self.now + after, Job::Event(i, life, event));
+    }
+
+    fn chance(&mut self, share: f64) -> bool {
+        !self.calm && self.rng.random_bool(share)
     }
 
     fn id(&self, i: usize) -> NodeId {
@@ -245,7 +257,9 @@ impl World {
         self.answer(i, synced, Event::Synced);
         let death = Duration::from_secs(self.rng.random_range(600..20 * 3600));
         let life = self.identities[i].life;
-        self.at(self.now + death, Job::Death(i, life));
+        if !self.calm {
+            self.at(self.now + death, Job::Death(i, life));
+        }
     }
 
     fn death(&mut self, i: usize) {
@@ -261,7 +275,8 @@ impl World {
         let actions = builder.on_event(self.now, event);
         for action in actions {
             // A program may die between any two actions.
-            if self.rng.random_bool(0.003) {
+            self.actions += 1;
+            if self.fatal == Some(self.actions) || self.chance(0.003) {
                 return self.death(i);
             }
             self.act(i, action);
@@ -300,7 +315,7 @@ impl World {
                     all_labels: true,
                 };
                 let verdict = match CheapProofs.post(&claim) {
-                    _ if self.rng.random_bool(0.02) => Verdict::Unknown,
+                    _ if self.chance(0.02) => Verdict::Unknown,
                     Ok(()) => Verdict::Valid,
                     Err(PostError::Unavailable(_)) => Verdict::Unknown,
                     Err(_) => Verdict::Invalid,
@@ -350,7 +365,7 @@ impl World {
         if until.is_some_and(|until| done > until) {
             return;
         }
-        let answer = if self.rng.random_bool(0.05) {
+        let answer = if self.chance(0.05) {
             Err("the service hung up".into())
         } else {
             Ok(PostAnswer {
@@ -431,7 +446,7 @@ impl World {
     }
 
     fn publish(&mut self, i: usize, ticket: Ticket, signed: &SignedActivation) {
-        if self.rng.random_bool(0.1) {
+        if self.chance(0.1) {
             return self.answer(i, MINUTE, Event::Published(ticket, Err("no peers".into())));
         }
         let publish = signed.activation.publish_epoch();
@@ -504,5 +519,31 @@ fn twenty_identities_over_thirty_epochs() {
             world.published.len(),
             world.troubles
         );
+    }
+}
+
+/// One identity, two epochs of each version, and a death at every single action that the program takes.
+#[test]
+fn a_death_at_any_action_costs_nothing() {
+    let epochs = 8;
+    let mut fatal = None;
+    loop {
+        let mut world = World::new(7, 1, epochs + 2);
+        for weather in world.weather.values_mut() {
+            *weather = Weather { poets: [Mood::Good; 2], away: None };
+        }
+        (world.calm, world.fatal) = (true, fatal);
+        let end = world.time.start(EpochId(epochs));
+        world.run(end);
+        assert_eq!(world.refusals, Vec::<String>::new(), "death at {fatal:?}");
+        let epochs: Vec<u32> = world.published.keys().map(|(_, epoch)| epoch.0).collect();
+        assert_eq!(epochs, [1, 2, 3, 4, 5, 6, 7], "death at {fatal:?}");
+        assert!(world.published.values().all(|atxs| atxs.len() == 1), "death at {fatal:?}");
+        // The coinbase changes with every start, and what is on disk decides nevertheless.
+        if fatal.is_some_and(|fatal| fatal > world.actions) {
+            assert!(world.actions > 100, "{} actions", world.actions);
+            break;
+        }
+        fatal = Some(fatal.unwrap_or(0) + 1);
     }
 }
