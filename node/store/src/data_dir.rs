@@ -22,6 +22,7 @@ use std::{
 use proto::{
     genesis::{Genesis, UnixSeconds},
     preset::{Binding, Difference, Network},
+    span::Span,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ use crate::{
     StoreError,
     engine::{Batch, Durability, Engine, Read as _},
     files::{io_error, private_folder, private_options, read, replace},
-    guard::Guard,
+    guard::{Bar, Guard},
     marked::Marked,
     schema::{BINDING, DIRECTORY, Database, Family, SCHEMA, Schema},
 };
@@ -182,6 +183,21 @@ impl DataDir {
     /// The network it belongs to.
     pub fn binding(&self) -> &Binding {
         &self.binding
+    }
+
+    /// The epoch and layer of that network at a moment; none before its genesis (p2p-sync.md section 16.1).
+    pub fn at(&self, now: UnixSeconds) -> Result<Option<Bar>, StoreError> {
+        let damaged = |key: &str| StoreError::damaged(Family::Meta, BINDING, format!("{key} is missing or not usable"));
+        let value = |key: &str| self.binding.get(key).ok_or_else(|| damaged(key));
+        let (duration, layers) = ("main.layer-duration", "main.layers-per-epoch");
+        let span: Span = value(duration)?.parse().map_err(|_| damaged(duration))?;
+        let layers: u32 = value(layers)?.parse().map_err(|_| damaged(layers))?;
+        let since = i128::from(now.0) - i128::from(self.genesis()?.unix_time.0);
+        let Ok(since) = u128::try_from(since) else { return Ok(None) };
+        let layer = (since * 1_000_000_000).checked_div(span.0.as_nanos()).ok_or_else(|| damaged(duration))?;
+        let layer = u32::try_from(layer).unwrap_or(u32::MAX);
+        let epoch = layer.checked_div(layers).ok_or_else(|| damaged("main.layers-per-epoch"))?;
+        Ok(Some(Bar { epoch, layer }))
     }
 
     /// The genesis of that network.

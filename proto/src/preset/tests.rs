@@ -25,6 +25,8 @@ fn embedded_presets_are_complete_and_sound() {
         let text = toml::to_string(preset.network()).unwrap();
         let again = parse(&text, false).unwrap();
         assert_eq!((&again.network, again.unused.len()), (preset.network(), 0));
+        let text = serde_json::to_string(preset.network()).unwrap();
+        assert_eq!(parse(&text, true).unwrap().network, *preset.network());
     }
     let error = "Mainnet".parse::<Preset>().unwrap_err().to_string();
     assert_eq!(error, "unknown preset \"Mainnet\": choose mainnet, testnet, fastnet, standalone, local or the path of a file");
