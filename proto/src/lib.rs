@@ -9,8 +9,17 @@
 //! - [`post`]: proofs of space-time: parameters, commitment, the layout of the data and its metadata, the VRF threshold
 //! - [`preset`]: everything that makes one network differ from another, in one file
 //! - [`span`]: durations as configuration files write them
-//! - `grpc` (feature of that name): what the `.proto` files generate
 //! - [`scale`]: the binary codec of the network
+//!
+//! With the feature `grpc`: what the `.proto` files generate. With the feature `node`:
+//!
+//! - `activation`, `ballot`, `proposal`, `block`, `hare`, `beacon`, `malfeasance`, `transaction`: what nodes say and store;
+//!   `fetch`: how they ask each other for it; `opinion`: the hash of what they hold the history to be
+//! - `checkpoint`: the state of a network in a file
+//! - `eligibility`: what an activation is worth
+//! - `signing` and `vrf`: what identities sign and draw, and what the network accepts of it
+//! - `address` and `wallet`: accounts and the keys behind them
+//! - `objects`: all of them by name
 //!
 //! This crate depends on nothing else of the suite (its derive macros apart), does no networking and spawns no threads. File
 //! access is limited to the formats it owns (key files, presets).
@@ -29,7 +38,11 @@ pub mod beacon;
 #[cfg(feature = "node")]
 pub mod block;
 #[cfg(feature = "node")]
+pub mod checkpoint;
+#[cfg(feature = "node")]
 mod curve;
+#[cfg(feature = "node")]
+pub mod eligibility;
 #[cfg(feature = "node")]
 pub mod fetch;
 pub mod genesis;

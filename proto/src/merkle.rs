@@ -104,9 +104,29 @@ pub enum PathError {
     /// Nothing to prove.
     #[error("no leaves")]
     Empty,
-    /// The indices do not ascend, or one occurs twice.
-    #[error("indices do not ascend")]
-    NotAscending,
+    /// The indices do not ascend.
+    #[error("indices are not sorted")]
+    NotSorted,
+    /// An index occurs twice.
+    #[error("an index occurs twice")]
+    Duplicate,
+}
+
+/// Whether there is an index for each leaf and they ascend.
+pub fn check_indices(leaves: usize, indices: &[u64]) -> Result<(), PathError> {
+    if leaves != indices.len() {
+        return Err(PathError::Count { leaves, indices: indices.len() });
+    }
+    if indices.is_empty() {
+        return Err(PathError::Empty);
+    }
+    if !indices.is_sorted() {
+        return Err(PathError::NotSorted);
+    }
+    if indices.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(PathError::Duplicate);
+    }
+    Ok(())
 }
 
 /// Whether `nodes` lead the `leaves` at `indices` to `root` (types.md section 4.6). Bits of an index above the length of the
@@ -118,15 +138,7 @@ pub fn verify<L: AsRef<[u8]>, N: AsRef<[u8]>>(
     leaves: &[L],
     nodes: &[N],
 ) -> Result<bool, PathError> {
-    if leaves.len() != indices.len() {
-        return Err(PathError::Count { leaves: leaves.len(), indices: indices.len() });
-    }
-    if leaves.is_empty() {
-        return Err(PathError::Empty);
-    }
-    if indices.windows(2).any(|pair| pair[0] >= pair[1]) {
-        return Err(PathError::NotAscending);
-    }
+    check_indices(leaves.len(), indices)?;
     let leaves = indices.iter().copied().zip(leaves.iter().map(AsRef::as_ref));
     let mut walk = Walk { leaves: leaves.peekable(), nodes: nodes.iter().map(AsRef::as_ref) };
     Ok(walk.climb(None) == root)

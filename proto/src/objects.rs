@@ -1,6 +1,6 @@
 //! All objects of the network by name, for tools that are handed bytes and told what they are.
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -40,9 +40,12 @@ pub enum ObjectError {
         /// Why.
         source: DecodeError,
     },
-    /// The object has no JSON form.
-    #[error("no JSON form: {0}")]
+    /// The object has no JSON form, or the JSON is none of such an object.
+    #[error("JSON: {0}")]
     Json(String),
+    /// The object is not within its limits.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
 }
 
 /// A kind of object.
@@ -54,6 +57,7 @@ pub struct Kind {
     /// What it is.
     pub about: &'static str,
     show: fn(&[u8]) -> Result<Value, ObjectError>,
+    read: fn(&Value) -> Result<Vec<u8>, ObjectError>,
     recode: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
 }
 
@@ -77,6 +81,11 @@ impl Kind {
         Ok(shown)
     }
 
+    /// The bytes of an object that is given as the `object` of [`Kind::to_json`].
+    pub fn from_json(&self, object: &Value) -> Result<Vec<u8>, ObjectError> {
+        (self.read)(object)
+    }
+
     /// Decodes and encodes again.
     pub fn recode(&self, bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
         (self.recode)(bytes)
@@ -97,16 +106,20 @@ fn show<T: Encode + Decode + Serialize>(bytes: &[u8], id: Option<Id<T>>) -> Resu
     let error = |source| ObjectError::Decode { offset, source };
     let value = decoded.map_err(error)?;
     reader.finish().map_err(error)?;
-    // what was decoded is within all limits
-    let encoded = scale::encode(&value).map_err(|e| ObjectError::Json(e.to_string()))?;
+    let encoded = scale::encode(&value)?;
     let mut shown = Map::new();
     shown.insert("bytes".to_owned(), bytes.len().into());
     shown.insert("canonical".to_owned(), (encoded == bytes).into());
     if let Some(id) = id {
-        shown.insert("id".to_owned(), id(&value).map_err(|e| ObjectError::Json(e.to_string()))?);
+        shown.insert("id".to_owned(), id(&value)?);
     }
     shown.insert("object".to_owned(), serde_json::to_value(&value).map_err(|e| ObjectError::Json(e.to_string()))?);
     Ok(Value::Object(shown))
+}
+
+fn read<T: Encode + DeserializeOwned>(object: &Value) -> Result<Vec<u8>, ObjectError> {
+    let value = T::deserialize(object).map_err(|e| ObjectError::Json(e.to_string()))?;
+    Ok(scale::encode(&value)?)
 }
 
 fn recode<T: Encode + Decode>(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
@@ -127,6 +140,7 @@ macro_rules! kind {
             spec_name: $spec,
             about: $about,
             show: |bytes| show::<$type>(bytes, $id),
+            read: read::<$type>,
             recode: recode::<$type>,
         }
     };

@@ -5,6 +5,7 @@ mod vectors {
     mod addresses;
     mod codec;
     mod consensus;
+    mod eligibility;
     mod keys;
     mod malfeasance;
     mod mesh;

@@ -50,7 +50,7 @@ fn of_the_reference() {
         let found = match verdict {
             Ok(true) => "valid",
             Ok(false) => "invalid",
-            Err(PathError::Count { .. } | PathError::Empty | PathError::NotAscending) => "error",
+            Err(PathError::Count { .. } | PathError::Empty | PathError::NotSorted | PathError::Duplicate) => "error",
         };
         assert_eq!(found, text(&case["result"]), "{}", case["what"]);
     }
