@@ -83,12 +83,39 @@ fn child() {
     let Ok(role) = std::env::var("STORE_CHILD") else { return };
     let dir = std::env::var("STORE_DIR").unwrap();
     let from = std::env::var("STORE_FROM").unwrap().parse::<u64>().unwrap();
+    if role == "make" {
+        return make(Path::new(&dir), from);
+    }
     let data = open(Path::new(&dir));
     match role.as_str() {
         "write" => write(&data, from),
         "sign" => sign(&data, from),
         "die" => die(&data, from),
         other => panic!("{other}"),
+    }
+}
+
+/// Makes one directory after the other.
+fn make(dir: &Path, from: u64) {
+    for n in from.. {
+        drop(open(&dir.join(n.to_string())));
+        acknowledge(n);
+    }
+}
+
+#[test]
+fn directories_that_were_being_made_are_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut next = 0;
+    for kill in 0..kills() {
+        let lines = run_and_kill("make", dir.path(), next, Duration::from_millis(u64::from(kill) * 29 % 100));
+        let last: u64 = lines.last().unwrap().trim_end_matches('.').parse().unwrap();
+        for n in next..=last + 1 {
+            // the last one may be anything between nothing and whole
+            let data = open(&dir.path().join(n.to_string()));
+            assert_eq!(check(data.local(), Database::Local, &|| false).faults, Vec::<String>::new(), "kill {kill}");
+        }
+        next = last + 2;
     }
 }
 
