@@ -18,7 +18,7 @@ use proto::{
 };
 use store::{
     StoreError,
-    atxs::{Atx, Atxs, NewAtx, Saved, Share, Validity},
+    atxs::{Atx, AtxWriter, Atxs, NewAtx, Saved, Share, Validity},
     check::check,
     data_dir::DataDir,
     engine::{Batch, Durability, Engine, Range, Read, Visit},
@@ -160,14 +160,14 @@ fn scrambled(numbers: &[u64]) -> [u8; 32] {
 
 /// One change after the other, of several entries each; every second activation comes with a proof of malfeasance.
 fn write(data: &DataDir, from: u64) {
-    let atxs = Atxs::new(data.state());
+    let atxs = AtxWriter::new(data.state());
     for n in from.. {
         let new = atx(n);
         let mut more = Batch::default();
         if n % 2 == 0 {
             put_malicious(data.state(), &mut more, &new.atx.smesher, n, b"proof").unwrap();
         }
-        atxs.save(&new, more).unwrap();
+        atxs.save(&new, more, Durability::Process).unwrap();
         acknowledge(n);
     }
 }
@@ -197,7 +197,8 @@ fn everything_acknowledged_survives_kills() {
         let proof = store::poets::malicious(data.state(), &unacknowledged.atx.smesher).unwrap().is_some();
         assert_eq!(proof, there && last % 2 == 1, "kill {kill}");
         next = last + 1;
-        assert_eq!(atxs.save(&unacknowledged, Batch::default()).unwrap(), if there { Saved::Known } else { Saved::New });
+        let saved = AtxWriter::new(data.state()).save(&unacknowledged, Batch::default(), Durability::Process).unwrap();
+        assert_eq!(saved, if there { Saved::Known } else { Saved::New });
         next += 1;
     }
     println!("{} kills, {next} activations, all there", kills());
