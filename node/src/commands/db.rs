@@ -122,7 +122,7 @@ fn run_check(data: &DataDir, stop: &Stop) -> Result<(), Error> {
 impl Stats {
     fn run(self) -> Result<(), Error> {
         let data = self.data.open()?;
-        let genesis = data.genesis()?;
+        let genesis = data.genesis();
         let mut families = Vec::new();
         for database in Database::ALL {
             let engine = if database == Database::State { data.state() } else { data.local() };
@@ -156,7 +156,7 @@ impl Adopt {
         let data = DataDir::open(&self.data.data_dir, &Open::Adopt)?;
         // what the lost history would have said is not known any more
         let mut ids: Vec<_> = identities::read(&data.identities()?)?.iter().map(|named| named.key.node_id()).collect();
-        ids.extend(data.guard()?.history()?.entries.iter().map(|entry| entry.identity));
+        ids.extend(data.guard().history()?.entries.iter().map(|entry| entry.identity));
         ids.sort_unstable();
         ids.dedup();
         for id in ids {

@@ -55,7 +55,7 @@ pub(crate) struct Import {
 /// The history of a directory, or what of it concerns one identity.
 fn history(data: &DataArgs, identity: Option<NodeId>) -> Result<History, Error> {
     let data = data.open()?;
-    let history = data.guard()?.history()?;
+    let history = data.guard().history()?;
     Ok(identity.map_or(history.clone(), |id| history.of(&id)))
 }
 
@@ -82,7 +82,7 @@ impl Command {
             Self::Import(args) => {
                 let data = args.data.open()?;
                 for file in &args.files {
-                    let merged = data.guard()?.merge(&History::from_json(&read_text(file)?)?)?;
+                    let merged = data.guard().merge(&History::from_json(&read_text(file)?)?)?;
                     note(format_args!("{}: {merged}", file.display()));
                 }
                 Ok(())

@@ -125,7 +125,7 @@ impl Import {
         let (name, id) = (name(&folder, self.name)?, key.node_id());
         // first what it must not sign, then the key: there is no moment in which it could
         match history {
-            Some(history) => note(format_args!("history: {}", data.guard()?.merge(&history)?)),
+            Some(history) => note(format_args!("history: {}", data.guard().merge(&history)?)),
             None => bar(&data, &id)?,
         }
         show(&identities::add(&folder, &name, key)?);
@@ -137,7 +137,7 @@ impl Import {
 /// Bars an identity from signing for what has begun.
 pub(super) fn bar(data: &DataDir, id: &NodeId) -> Result<(), Error> {
     if let Some(begun) = begun(data)? {
-        data.guard()?.raise_bar(id, begun)?;
+        data.guard().raise_bar(id, begun)?;
         note(format_args!("{id} signs nothing up to {begun}"));
     }
     Ok(())
@@ -152,7 +152,7 @@ impl Export {
         let keys = identities::read(&folder)?;
         let found = keys.into_iter().find(|named| named.name == file || Some(named.key.node_id()) == id);
         let named = found.ok_or_else(|| Error::Usage(format!("there is no identity {:?}", self.identity)))?;
-        let history = data.guard()?.history()?.of(&named.key.node_id());
+        let history = data.guard().history()?.of(&named.key.node_id());
         fs::create_dir(&self.to).map_err(io_error(&self.to))?;
         let (key_file, history_file) = (self.to.join(&named.name), self.to.join("history.json"));
         named.key.write_new(&key_file).map_err(|source| Error::Key { path: key_file.clone(), source })?;
@@ -174,7 +174,7 @@ impl Export {
 impl List {
     fn run(self) -> Result<(), Error> {
         let data = self.data.open()?;
-        let (keys, guard) = (identities::read(&data.identities()?)?, data.guard()?);
+        let (keys, guard) = (identities::read(&data.identities()?)?, data.guard());
         let mut list = Vec::new();
         for named in &keys {
             let id = named.key.node_id();

@@ -5,7 +5,7 @@
 
 use std::{
     ops::ControlFlow,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use proto::{
@@ -176,15 +176,15 @@ pub(crate) fn id_at(family: Family, key: &[u8], from: usize) -> Result<[u8; 32],
 }
 
 /// Changes activations. A database has one.
-pub struct AtxWriter<'a> {
-    engine: &'a dyn Engine,
+pub struct AtxWriter {
+    engine: Arc<dyn Engine>,
     // look up, then write: one at a time
     turn: Mutex<()>,
 }
 
-impl<'a> AtxWriter<'a> {
+impl AtxWriter {
     /// For the activations of a database.
-    pub fn new(engine: &'a dyn Engine) -> Self {
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine, turn: Mutex::new(()) }
     }
 
@@ -216,7 +216,7 @@ impl<'a> AtxWriter<'a> {
     /// Records whether an activation's proofs are valid; says whether there is such an activation.
     pub fn set_validity(&self, id: &AtxId, validity: Validity) -> Result<bool, StoreError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(atx) = Atxs::new(self.engine).get(id)? else { return Ok(false) };
+        let Some(atx) = Atxs::new(&*self.engine).get(id)? else { return Ok(false) };
         let mut batch = Batch::default();
         batch.put(Family::Atx, *id.as_bytes(), value(&Atx { validity, ..atx })?);
         self.engine.write(&batch, Durability::Process)?;

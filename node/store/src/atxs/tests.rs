@@ -33,7 +33,7 @@ fn sound(memory: &Memory) -> bool {
 #[test]
 fn activations_are_found_by_all_that_is_asked_for() {
     let memory = Memory::default();
-    let (writer, atxs) = (AtxWriter::new(&memory), Atxs::new(&memory));
+    let (writer, atxs) = (AtxWriter::new(Arc::new(memory.clone())), Atxs::new(&memory));
     let ids = |numbers: &[u8]| numbers.iter().map(|n| AtxId([*n; 32])).collect::<Vec<_>>();
     assert_eq!(atxs.latest_epoch().unwrap(), None);
     for (n, epoch, smesher, previous, ticks) in
@@ -71,7 +71,7 @@ fn activations_are_found_by_all_that_is_asked_for() {
 #[test]
 fn the_check_sees_what_is_missing_or_too_much() {
     let memory = Memory::default();
-    AtxWriter::new(&memory).save(&new_atx(1, 4, 50, None, 5), Batch::default(), Durability::Process).unwrap();
+    AtxWriter::new(Arc::new(memory.clone())).save(&new_atx(1, 4, 50, None, 5), Batch::default(), Durability::Process).unwrap();
     assert!(sound(&memory));
     let mut entries = Vec::new();
     for family in Database::State.families() {
