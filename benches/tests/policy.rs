@@ -23,7 +23,7 @@ const LICENCES: [&str; 14] = [
 ];
 
 /// Which of our crates each of them may use: arrows point one way (docs/architecture.md).
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("proto-derive", &[]),
     ("proto", &["proto-derive", "proto"]),
     ("kernels", &["proto"]),
@@ -32,7 +32,8 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("rocksdb-unity", &[]),
     ("poet-service", &["kernels", "proto", "rocksdb-unity"]),
     ("store", &["proto", "rocksdb-unity"]),
-    ("smesh-node", &["kernels", "poet-service", "post-prover", "proto", "store"]),
+    ("activation", &["kernels", "poet-service", "post-prover", "proto", "store"]),
+    ("smesh-node", &["activation", "kernels", "poet-service", "post-prover", "proto", "store"]),
     ("benches", &["kernels", "poet-service", "post-init", "post-prover", "proto"]),
 ];
 
