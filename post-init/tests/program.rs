@@ -828,6 +828,19 @@ fn memory_stays_within_what_bench_states() {
     }
 }
 
+#[test]
+fn a_preset_may_be_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, data) = (dir.path().join("office.toml"), dir.path().join("data"));
+    let (preset, data) = (file.to_str().unwrap(), data.to_str().unwrap());
+    fs::write(&file, "preset = \"local\"\nname = \"office\"\n[post]\npost-max-numunits = 3\n").unwrap();
+    let text = expect(2, &init(data, &["--preset", preset, "--num-units", "4"]));
+    assert!(text.contains("allowed are 2 to 3"), "{text}");
+    fs::write(&file, "preset = \"local\"\n[post]\npost-max-units = 3\n").unwrap();
+    let text = expect(2, &init(data, &["--preset", preset, "--num-units", "4"]));
+    assert!(text.contains("unknown keys: post.post-max-units"), "{text}");
+}
+
 /// `docs/post-init-cli.md` holds the help of every command. `UPDATE_DOCS=1` writes it again.
 #[test]
 fn the_command_line_reference_is_up_to_date() {
