@@ -9,6 +9,7 @@
 //! been wrong or has hung three times is not used any more. A device that does not come back from a call loses its range and is left
 //! alone with its thread, which owns nothing that others need.
 
+mod inspect;
 mod queue;
 mod worker;
 
@@ -31,11 +32,11 @@ use proto::{
 };
 
 use self::{
+    inspect::{Inspector, inspect},
     queue::{Asking, Queue, Ranges},
     worker::{Flight, Worker},
 };
 use crate::{
-    checker::Checker,
     control::Control,
     error::Error,
     event::{DeviceProgress, DeviceState, Event, Report},
@@ -208,7 +209,7 @@ impl PoolOptions {
     /// Scratch memory the pool will take of the machine, in bytes.
     pub fn scratch_bytes(&self, n: ScryptN) -> u64 {
         let check = u64::from(n.get()) * 128;
-        (Cpu::scratch_bytes(self.isa, n) + check) * self.cpu_threads as u64 + check * self.gpus.len() as u64
+        (Cpu::scratch_bytes(self.isa, n) + check) * self.cpu_threads as u64 + 2 * check * self.gpus.len() as u64
     }
 }
 
@@ -330,6 +331,39 @@ impl Shared {
     fn most_in_batch(&self) -> u64 {
         (self.window / BATCHES_IN_WINDOW / LABEL_BYTES).clamp(1, MAX_BATCH)
     }
+
+    /// Everybody looks what has changed.
+    fn wake(&self) {
+        self.work.notify_all();
+        self.done.notify_all();
+    }
+
+    /// A batch of a device has been checked.
+    fn settle(&self, number: usize, task: u64, batch: Batch, verdict: Result<(), Trouble>) {
+        let mut state = self.lock();
+        match verdict {
+            // Of one that was found to be wrong meanwhile nothing is taken any more.
+            Ok(()) if state.seats[number].is_over() => {
+                if let Some(queue) = state.queue_of(task) {
+                    queue.give_back(&batch.range);
+                }
+            }
+            Ok(()) => {
+                let seat = &mut state.seats[number];
+                seat.labels += batch.range.end - batch.range.start;
+                seat.batches += 1;
+                seat.failures = 0;
+                if let Some(queue) = state.queue_of(task) {
+                    queue.finish(batch);
+                }
+                drop(state);
+                return self.done.notify_one();
+            }
+            Err(trouble) => state.fail(number, Some((task, batch.range)), trouble, &self.timing),
+        }
+        drop(state);
+        self.wake();
+    }
 }
 
 impl State {
@@ -354,20 +388,23 @@ impl State {
         self.events.push(Event::Device { device: name.clone(), state: *state, text });
     }
 
-    /// Gives the range of a device's call back, if it is of this task.
-    fn land(&mut self, number: usize) {
-        if let Some(Flight { task, range: Some(range), .. }) = self.seats[number].flight.take()
-            && task == self.task
-            && let Some(queue) = &mut self.queue
+    /// The queue, if it is still that of this task.
+    fn queue_of(&mut self, task: u64) -> Option<&mut Queue> {
+        self.queue.as_mut().filter(|_| task == self.task)
+    }
+
+    /// A device failed, perhaps with a range of a task: somebody else gets that, and the device may go on, has to wait or is not
+    /// used any more.
+    fn fail(&mut self, number: usize, range: Option<(u64, Range<u64>)>, trouble: Trouble, timing: &Timing) {
+        if let Some((task, range)) = range
+            && let Some(queue) = self.queue_of(task)
         {
             queue.give_back(&range);
         }
-    }
-
-    /// A device failed: somebody else gets its range, and it may go on, has to wait or is not used any more.
-    fn fail(&mut self, number: usize, trouble: Trouble, timing: &Timing) {
-        self.land(number);
         let seat = &mut self.seats[number];
+        if seat.is_over() {
+            return;
+        }
         seat.cause = trouble.to_string();
         if seat.trusted {
             // What all others are measured by.
@@ -541,9 +578,11 @@ impl Pool {
     /// Starts the thread of a device, in place of one that was given up.
     fn spawn(&mut self, number: usize) -> Result<(), Error> {
         let source = &self.sources[number];
-        let checker = Checker::new(self.shared.commitment, self.shared.n)?;
+        let trusted = source.kind == DeviceKind::Cpu;
+        let inspector = Inspector::new(self.shared.commitment, self.shared.n, trusted)?;
+        let inspected = if trusted { None } else { Some(inspect(self.shared.clone(), number, &source.name)?) };
         let generation = self.shared.lock().seats[number].generation;
-        let worker = Worker::new(self.shared.clone(), number, generation, source.clone(), checker);
+        let worker = Worker::new(self.shared.clone(), number, generation, source.clone(), inspector, inspected);
         self.threads[number] = Some(thread(&source.name, move || worker.run())?);
         Ok(())
     }
@@ -671,7 +710,9 @@ impl Pool {
                 let seconds = flight.watched.as_secs();
                 seat.generation += 1;
                 seat.allocated = 0;
-                state.fail(number, DeviceError::Hung { seconds }.into(), &self.shared.timing);
+                let range = flight.range.take().map(|range| (flight.task, range));
+                seat.flight = None;
+                state.fail(number, range, DeviceError::Hung { seconds }.into(), &self.shared.timing);
                 if !state.seats[number].is_over() {
                     forgotten.push(number);
                 }

@@ -1,4 +1,4 @@
-//! The thread of one device: opens it, computes, has its labels checked, lets it rest.
+//! The thread of one device: opens it, computes, hands its labels on to be checked, lets it rest.
 
 use std::{
     ops::Range,
@@ -7,19 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kernels::label::{Device, DeviceError, DeviceKind, Smallest};
+use crossbeam_channel::Sender;
+use kernels::label::{Device, DeviceError, DeviceKind};
 use proto::post::LABEL_BYTES;
 
-use super::{Batch, Shared, Source, TICK, Trouble};
-use crate::{
-    checker::Checker,
-    event::{DeviceState, Event, Report},
+use super::{
+    Batch, Shared, Source, TICK, Trouble,
+    inspect::{Inspector, Made},
 };
+use crate::event::{DeviceState, Event, Report};
 
-/// One in so many labels of the processor is computed again by the plain reference: unstable hardware shows, at a cost below 0.3 %.
-const CHECK_EVERY: u64 = 2048;
-/// So many labels of each batch of any other device are, besides its smallest one.
-const CHECKS: usize = 4;
 /// A device is tried before it gets work, for two calls, of which the first may compile; the small calls of the processor are
 /// measured for this long.
 const TRIAL: Duration = Duration::from_millis(50);
@@ -59,17 +56,24 @@ pub(super) struct Worker {
     number: usize,
     generation: u64,
     source: Source,
-    checker: Checker,
+    inspector: Inspector,
+    /// Who checks its batches, where that is not done on the way.
+    inspected: Option<Sender<Made>>,
     device: Option<Box<dyn Device>>,
     /// Its memory was given back for a pause.
     released: bool,
-    /// Labels since the last check of a trusted device; the first batch is always checked.
-    unchecked: u64,
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, number: usize, generation: u64, source: Source, checker: Checker) -> Self {
-        Self { shared, number, generation, source, checker, device: None, released: false, unchecked: CHECK_EVERY }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        number: usize,
+        generation: u64,
+        source: Source,
+        inspector: Inspector,
+        inspected: Option<Sender<Made>>,
+    ) -> Self {
+        Self { shared, number, generation, source, inspector, inspected, device: None, released: false }
     }
 
     fn is_trusted(&self) -> bool {
@@ -143,9 +147,9 @@ impl Worker {
         if seat.generation != self.generation || self.shared.closing.is_set() {
             return;
         }
+        seat.flight = None;
         match tried {
             Ok((device, rate)) => {
-                seat.flight = None;
                 seat.rate = rate;
                 seat.lanes = device.info().lanes.max(1) as u64;
                 seat.allocated = device.allocated();
@@ -157,7 +161,7 @@ impl Worker {
                 }
             }
             Err(trouble) => {
-                state.fail(self.number, trouble, &self.shared.timing);
+                state.fail(self.number, None, trouble, &self.shared.timing);
             }
         }
         drop(state);
@@ -175,7 +179,7 @@ impl Worker {
             let mut labels = vec![0; (count * LABEL_BYTES) as usize];
             let smallest = guarded(|| device.labels(&self.shared.commitment, range.start, &mut labels))?;
             if calls == 0 {
-                self.check(&range, &labels, &smallest)?;
+                self.inspector.check(&range, &labels, &smallest)?;
                 measured = Instant::now();
             } else {
                 made += count;
@@ -206,85 +210,43 @@ impl Worker {
         self.released = false;
         let made = guarded(|| device.labels(&self.shared.commitment, range.start, &mut labels));
         let seconds = started.elapsed().as_secs_f64();
-        let made = made.map_err(Trouble::from).and_then(|smallest| self.check(&range, &labels, &smallest).map(|()| smallest));
-        if let Err(Trouble::Device(_)) = made {
+        if made.is_err() {
             // Still under the eyes of the pool, as this may take for ever.
             self.device = None;
         }
         let mut state = self.shared.lock();
-        if state.seats[self.number].generation != self.generation {
+        let seat = &mut state.seats[self.number];
+        if seat.generation != self.generation {
             return;
         }
-        let now = state.task;
-        let seat = &mut state.seats[self.number];
+        seat.flight = None;
         seat.allocated = self.device.as_ref().map_or(0, |device| device.allocated());
-        match made {
-            Ok(smallest) => {
-                seat.flight = None;
-                seat.lanes = self.device.as_ref().map_or(1, |device| device.info().lanes.max(1) as u64);
-                seat.labels += count;
-                seat.batches += 1;
-                seat.busy += seconds;
-                seat.failures = 0;
-                if seconds > 0.01 {
-                    let rate = count as f64 / seconds;
-                    seat.rate = 0.7 * seat.rate + 0.3 * rate;
-                }
-                let duty = self.shared.control.duty();
-                let rest = started.elapsed().mul_f64(f64::from(100 - duty) / f64::from(duty));
-                seat.rest = (!rest.is_zero()).then(|| Instant::now() + rest);
-                if now == task
-                    && let Some(queue) = &mut state.queue
-                {
-                    queue.finish(Batch { range, labels, smallest });
-                }
+        let smallest = match made {
+            Ok(smallest) => smallest,
+            Err(error) => {
+                state.fail(self.number, Some((task, range)), error.into(), &self.shared.timing);
+                drop(state);
+                return self.shared.wake();
             }
-            Err(trouble) => {
-                state.fail(self.number, trouble, &self.shared.timing);
-                self.shared.work.notify_all();
-            }
-        }
-        drop(state);
-        self.shared.done.notify_one();
-    }
-
-    /// Compares some labels with the reference, full labels with the smallest one.
-    fn check(&mut self, range: &Range<u64>, labels: &[u8], smallest: &Smallest) -> Result<(), Trouble> {
-        let stored = |index: u64| &labels[((index - range.start) * LABEL_BYTES) as usize..][..LABEL_BYTES as usize];
-        let any = || rand::random_range(range.clone());
-        let wrong = |index, found: &[u8], expected: &[u8]| Trouble::Wrong {
-            index,
-            found: hex::encode(found),
-            expected: hex::encode(expected),
         };
-        if self.is_trusted() {
-            self.unchecked += range.end - range.start;
-            if self.unchecked < CHECK_EVERY {
-                return Ok(());
-            }
-            self.unchecked = 0;
-            let index = any();
-            let full = self.checker.full_label(index);
-            return if full[..16] == *stored(index) { Ok(()) } else { Err(wrong(index, stored(index), &full[..16])) };
+        seat.lanes = self.device.as_ref().map_or(1, |device| device.info().lanes.max(1) as u64);
+        seat.busy += seconds;
+        if seconds > 0.01 {
+            seat.rate = 0.7 * seat.rate + 0.3 * (count as f64 / seconds);
         }
-        if !range.contains(&smallest.index) {
-            return Err(wrong(smallest.index, &smallest.label, b""));
-        }
-        let full = self.checker.full_label(smallest.index);
-        if full != smallest.label {
-            return Err(wrong(smallest.index, &smallest.label, &full));
-        }
-        for index in std::iter::once(smallest.index).chain(std::iter::repeat_with(any).take(CHECKS)) {
-            let label = self.checker.full_label(index);
-            if label[..16] != *stored(index) {
-                return Err(wrong(index, stored(index), &label[..16]));
-            }
-            // What is claimed to be the smallest label is not.
-            if smallest.min(Smallest { index, label }) != *smallest {
-                return Err(wrong(smallest.index, &smallest.label, &label));
+        let duty = self.shared.control.duty();
+        let rest = started.elapsed().mul_f64(f64::from(100 - duty) / f64::from(duty));
+        seat.rest = (!rest.is_zero()).then(|| Instant::now() + rest);
+        drop(state);
+        let batch = Batch { range, labels, smallest };
+        match &self.inspected {
+            // It goes on for as long as there is one who sends.
+            Some(inspected) => drop(inspected.send((task, batch))),
+            None => {
+                let verdict = self.inspector.check(&batch.range, &batch.labels, &batch.smallest);
+                self.shared.settle(self.number, task, batch, verdict);
             }
         }
-        Ok(())
     }
 }
 
