@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use kernels::label::{
     cpu::{Cpu, Isa},
-    gpu::GpuClass,
+    gpu::GpuInfo,
 };
 use proto::post::ScryptN;
 use serde::Serialize;
@@ -39,20 +39,9 @@ pub enum Listed {
 pub struct ListedGpu {
     /// What `--devices` calls it; the same number is the same piece of hardware.
     pub id: String,
-    /// Names this way to it, for `--devices`.
-    pub key: String,
-    /// Its name.
-    pub name: String,
-    /// `cuda`, `vulkan`, `metal` or `dx12`.
-    pub backend: String,
-    /// What it is built as.
-    pub class: GpuClass,
-    /// Name and version of its driver.
-    pub driver: String,
-    /// Bytes of its memory.
-    pub memory: Option<u64>,
-    /// Bytes of it that are free.
-    pub free: Option<u64>,
+    /// What its driver says of it; its key names this way to it, for `--devices`.
+    #[serde(flatten)]
+    pub info: GpuInfo,
     /// Degrees Celsius.
     pub celsius: Option<f64>,
     /// Watts drawn.
@@ -84,18 +73,13 @@ pub struct ListedCpu {
 pub fn devices(found: &Found, sensors: &dyn Sensors) -> Devices {
     let chosen = found.once(|gpu| !gpu.is_software());
     let gpu = |gpu: &Gpu| {
-        let info = gpu.info().clone();
+        let mut info = gpu.info().clone();
         let reading = sensors.read(&info).unwrap_or_default();
+        info.free = reading.free.or(info.free);
         Listed::Gpu(ListedGpu {
             id: gpu.id().to_string(),
             default: chosen.iter().any(|other| other.info().key == info.key),
-            key: info.key,
-            name: info.name,
-            backend: info.backend,
-            class: info.class,
-            driver: info.driver,
-            memory: info.memory,
-            free: reading.free.or(info.free),
+            info,
             celsius: reading.celsius,
             watts: reading.watts,
         })
@@ -137,16 +121,16 @@ impl Devices {
 
 impl ListedGpu {
     fn show(&self) -> String {
-        let Self { id, key, name, class, driver, .. } = self;
+        let GpuInfo { key, name, class, driver, memory, free, .. } = &self.info;
         let facts = [
             Some(class.to_string()),
-            self.memory.map(show_size),
-            self.free.map(|free| format!("{} free", show_size(free))),
+            memory.map(show_size),
+            free.map(|free| format!("{} free", show_size(free))),
             self.celsius.map(|celsius| format!("{celsius:.0} °C")),
             self.watts.map(|watts| format!("{watts:.0} W")),
             Some(format!("driver {driver}")),
         ];
-        format!("{id:<4} {name}: {}  [{key}]", facts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+        format!("{:<4} {name}: {}  [{key}]", self.id, facts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -159,7 +143,7 @@ impl ListedCpu {
 
 #[cfg(test)]
 mod tests {
-    use kernels::label::{DeviceError, gpu::GpuInfo};
+    use kernels::label::{DeviceError, gpu::GpuClass};
 
     use super::*;
     use crate::{gpu::fake::fake_gpu, sensors::Reading};

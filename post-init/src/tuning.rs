@@ -80,11 +80,14 @@ impl Cache {
         let Some(path) = &self.path else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "neither XDG_CACHE_HOME nor HOME is set"));
         };
-        let mut entries = self.entries();
-        entries.insert(gpu.tuning_key(n), serde_json::to_value(tuned)?);
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
+        // Several devices are tuned at once, and several processes may be.
+        let lock = fs::File::options().write(true).create(true).truncate(false).open(path.with_extension("lock"))?;
+        lock.lock()?;
+        let mut entries = self.entries();
+        entries.insert(gpu.tuning_key(n), serde_json::to_value(tuned)?);
         Disk.replace(path, &serde_json::to_vec_pretty(&entries)?)
     }
 
@@ -202,7 +205,7 @@ pub(crate) fn warm(gpu: &Gpu, n: ScryptN, tuning: Tuning) -> Result<(Box<dyn Dev
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{collections::BTreeSet, thread};
 
     use kernels::label::{
         cpu::{Cpu, Isa},
@@ -281,7 +284,16 @@ mod tests {
         // Nothing that is no entry of ours is lost, and nothing else is left behind.
         cache.put(&two, n(), &tuned).unwrap();
         assert_eq!((cache.get(&one, n()), cache.get(&two, n())), (Some(tuned), Some(tuned)));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let names: BTreeSet<_> = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(names, ["tuning.json", "tuning.lock"].map(Into::into).into());
+        // Several at once.
+        thread::scope(|scope| {
+            for id in 0..8 {
+                let (cache, tuned) = (&cache, &tuned);
+                scope.spawn(move || cache.put(&fake_gpu(id, GpuClass::Discrete, device), n(), tuned).unwrap());
+            }
+        });
+        assert!((0..8).all(|id| cache.get(&fake_gpu(id, GpuClass::Discrete, device), n()).is_some()));
         // A place that cannot be written is told.
         assert!(Cache::at(path.join("below/a/file.json")).put(&one, n(), &tuned).is_err());
     }
