@@ -17,7 +17,7 @@ use kernels::{
 };
 use post_prover::{
     data::DataSet,
-    prove::{Job, Nonces, Open, Options, PowSource, PowSourceError, Progress, ProveError},
+    prove::{Job, Nonces, Open, Options, PowClient, PowSource, PowSourceError, Progress, ProveError},
     read::{BLOCK_BYTES, Buffer, Disk, Source as _, supports_direct},
     state::StateFile,
     verify::{Claim, Mode, Request, Verifier},
@@ -179,18 +179,12 @@ pub(crate) fn verify() -> Result<()> {
 struct FirstPass;
 
 impl PowSource for FirstPass {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        _: &AtomicBool,
-        _: &AtomicU64,
-    ) -> std::result::Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> std::result::Result<(), PowSourceError> {
         if puzzles.iter().any(|p| p.group >= 4) {
             return Err(PowSourceError::Failed("one pass is enough".into()));
         }
         for p in puzzles {
-            found(GroupPow { group: p.group, pow: 0 });
+            (client.found)(GroupPow { group: p.group, pow: 0 });
         }
         Ok(())
     }

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use crate::data::{DataError, DataSet};
+use crate::{
+    data::{DataError, DataSet},
+    state::Pass,
+};
 
 /// Bytes of a read. A multiple of the batch of the deployed prover (1 MiB, post.md section 1), so that the same labels are
 /// scanned.
@@ -64,12 +67,10 @@ impl DerefMut for Buffer {
 /// A piece of a file on its way to the scan.
 #[derive(Debug)]
 pub struct Block {
-    /// Counts blocks from the start of this reading.
-    pub number: u64,
     /// Index of the first label.
     pub first_index: u64,
-    /// Position after the block, in bytes from the start of the data.
-    pub end: u64,
+    /// Position of the block, in bytes from the start of the data.
+    pub start: u64,
     /// The labels.
     pub labels: Buffer,
 }
@@ -218,37 +219,52 @@ pub fn supports_direct(path: &Path) -> bool {
     }
 }
 
-/// Reads in flight: while one is being handed over, the disk works on the next.
+/// Reads in flight per disk: while one is being handed over, the disk works on the next.
 pub(crate) const LANES: u64 = 2;
 
-/// Reads every [`LANES`]-th block of the data from a position on, beginning with number `lane`, and sends it; the buffers come
-/// from `free`. All lanes together read everything.
+/// A part of the reading: every [`LANES`]-th block of one disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lane {
+    /// Position of the disk in [`DataSet::disks`].
+    pub(crate) disk: usize,
+    /// The first block.
+    pub(crate) lane: u64,
+}
+
+/// Reads a lane, but for the blocks that are done, and sends it; the buffers come from `free`. All lanes together read everything.
 ///
-/// `from` is a position at which a block begins. Ends early, without an error, when the receiver is gone or `stop` is set.
+/// Ends early, without an error, when the receiver is gone or `stop` is set.
 pub(crate) fn stream(
     data: &DataSet,
     source: &dyn Source,
-    from: u64,
-    lane: u64,
+    lane: Lane,
+    pass: &Pass,
     free: &Mutex<Receiver<Buffer>>,
     blocks: &SyncSender<Block>,
     stop: &AtomicBool,
 ) -> Result<(), DataError> {
     let layout = data.layout();
-    let full = layout.file_bytes(0).max(1);
-    let (mut number, mut offset) = (0, from % full);
-    for file in from / full..layout.file_count() {
-        let Some(path) = data.file(file) else { continue };
+    let full = layout.file_bytes(0);
+    let mut number = 0;
+    for (file, path) in data.files_on(lane.disk) {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let len = layout.file_bytes(file);
-        let mut open = source.open(path).map_err(io)?;
-        while offset < len {
-            let wanted = (len - offset).min(BLOCK_BYTES as u64) as usize;
-            if number % LANES != lane {
-                (number, offset) = (number + 1, offset + wanted as u64);
+        let mut open = None;
+        for offset in (0..len).step_by(BLOCK_BYTES) {
+            let start = file * full + offset;
+            if pass.is_done(start) {
+                continue;
+            }
+            number += 1;
+            if number % LANES != lane.lane {
                 continue;
             }
             let Some(mut labels) = next_buffer(free, stop) else { return Ok(()) };
+            let open = match &mut open {
+                Some(open) => open,
+                none => none.insert(source.open(path).map_err(io)?),
+            };
+            let wanted = (len - offset).min(BLOCK_BYTES as u64) as usize;
             // Whole pages, so that a last block can be read directly; the file may be longer than its labels.
             labels.len = wanted.next_multiple_of(ALIGNMENT);
             let found = open.read_at(&mut labels, offset).map_err(io)?;
@@ -257,13 +273,10 @@ pub(crate) fn stream(
             }
             labels.len = wanted;
             let first_index = layout.file_labels(file).start + offset / proto::post::LABEL_BYTES;
-            offset += wanted as u64;
-            if blocks.send(Block { number, first_index, end: file * full + offset, labels }).is_err() {
+            if blocks.send(Block { first_index, start, labels }).is_err() {
                 return Ok(());
             }
-            number += 1;
         }
-        offset = 0;
     }
     Ok(())
 }
@@ -283,32 +296,6 @@ fn next_buffer(free: &Mutex<Receiver<Buffer>>, stop: &AtomicBool) -> Option<Buff
     }
 }
 
-/// What the block device behind a path is called, for deciding what is read at the same time: the whole disk behind a partition
-/// where that can be found out, else the number of the device.
-pub fn disk_of(path: &Path) -> io::Result<String> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let device = std::fs::metadata(path)?.dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        #[cfg(target_os = "linux")]
-        if let Ok(node) = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) {
-            // …/block/sda/sda1 is a partition of …/block/sda
-            let whole = if node.join("partition").exists() { node.parent().unwrap_or(&node) } else { &node };
-            if let Some(name) = whole.file_name() {
-                return Ok(name.to_string_lossy().into_owned());
-            }
-        }
-        Ok(format!("device-{major}:{minor}"))
-    }
-    #[cfg(not(unix))]
-    {
-        // the drive or share
-        let path: PathBuf = std::fs::canonicalize(path)?;
-        Ok(path.components().next().map_or_else(String::new, |c| c.as_os_str().to_string_lossy().into_owned()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,13 +307,5 @@ mod tests {
             assert_eq!(buffer.as_ptr().align_offset(ALIGNMENT), 0);
             assert_eq!(buffer.len(), BLOCK_BYTES);
         }
-    }
-
-    #[test]
-    fn a_directory_has_a_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(!disk_of(dir.path()).unwrap().is_empty());
-        assert_eq!(disk_of(dir.path()).unwrap(), disk_of(&dir.path().join(".")).unwrap());
-        assert!(disk_of(&dir.path().join("nothing")).is_err());
     }
 }

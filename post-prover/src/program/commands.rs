@@ -19,7 +19,7 @@ use std::{
 
 use kernels::{
     pow::{BuildOptions, Mode as PowMode, RandomX, Shared},
-    scan::Backend,
+    scan::{Backend, NONCES_PER_GROUP},
 };
 use proto::{
     ids::Challenge,
@@ -188,18 +188,19 @@ fn report(progress: &Progress, total: u64, over: &AtomicBool) {
         last = Instant::now();
         let now = progress.get();
         let nonces = format!("nonces {}..{}", now.first_nonce, now.end_nonce);
+        let hashes = progress.hashes.load(Ordering::Relaxed);
+        let left = now.remaining(hashes, total).map_or_else(String::new, |time| format!(", {} left", human(time)));
         match now.phase {
             Phase::Pow => eprintln!(
-                "{nonces}: k2pow {} of {}, {} hashes",
+                "{nonces}: k2pow {} of {}, {hashes} hashes{left}",
                 now.pows_found,
-                (now.end_nonce - now.first_nonce) / 16,
-                progress.hashes.load(Ordering::Relaxed),
+                (now.end_nonce - now.first_nonce) / NONCES_PER_GROUP,
             ),
-            Phase::Reading => {
-                let speed =
-                    now.read_since.map_or(0.0, |since| (now.position - now.read_from) as f64 / since.elapsed().as_secs_f64());
-                eprintln!("{nonces}: {:.1} % read, {:.0} MB/s", now.position as f64 / total as f64 * 100.0, speed / 1e6);
-            }
+            Phase::Reading => eprintln!(
+                "{nonces}: {:.1} % read, {:.0} MB/s{left}",
+                now.scanned as f64 / total as f64 * 100.0,
+                now.read_rate().unwrap_or(0.0) / 1e6
+            ),
             other => eprintln!("{nonces}: {}", other.name()),
         }
     }

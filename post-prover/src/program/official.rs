@@ -141,7 +141,7 @@ impl PostService {
         };
         let identity = IdentityConfig {
             data_dirs: vec![self.dir.clone()],
-            disk: None,
+            disks: Vec::new(),
             node,
             tls,
             network: ParamArgs {

@@ -15,7 +15,7 @@ use kernels::{
 };
 use post_prover::{
     data::{DataError, DataSet},
-    prove::{Job, LocalPow, Nonces, Open, Options, PowSource, PowSourceError, Progress, ProveError},
+    prove::{Job, LocalPow, Nonces, Open, Options, PowClient, PowSource, PowSourceError, Progress, ProveError},
     read::{Disk, Source, SourceFile},
     state::{STATE_FILE, StateFile},
     verify::{Claim, Leniency, Mode, Request, Verifier, leniencies},
@@ -77,15 +77,9 @@ impl Run {
 struct CountingPow(Mutex<Vec<u8>>);
 
 impl PowSource for CountingPow {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        stop: &AtomicBool,
-        hashes: &AtomicU64,
-    ) -> Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> Result<(), PowSourceError> {
         self.0.lock().unwrap().extend(puzzles.iter().map(|p| p.group));
-        LocalPow { randomx: vectors::shared(), threads: 1 }.solve(puzzles, found, stop, hashes)
+        LocalPow { randomx: vectors::shared(), threads: 1 }.solve(puzzles, client)
     }
 }
 
@@ -241,15 +235,9 @@ fn data_may_be_spread_over_directories() {
 struct Free;
 
 impl PowSource for Free {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        _: &AtomicBool,
-        _: &AtomicU64,
-    ) -> Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> Result<(), PowSourceError> {
         for p in puzzles {
-            found(GroupPow { group: p.group, pow: 0 });
+            (client.found)(GroupPow { group: p.group, pow: 0 });
         }
         Ok(())
     }

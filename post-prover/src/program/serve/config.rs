@@ -34,8 +34,8 @@ pub struct Config {
 pub struct IdentityConfig {
     /// Where its data lies.
     pub data_dirs: Vec<PathBuf>,
-    /// Names of the disks it lies on, instead of finding out.
-    pub disk: Option<String>,
+    /// Names of the disks it lies on, instead of finding out: one, or one for each directory.
+    pub disks: Vec<String>,
     /// Address of its node, with scheme.
     pub node: String,
     /// Certificates for the way to the node.
@@ -114,9 +114,24 @@ struct File {
 #[derive(Debug, Deserialize)]
 struct FileIdentity {
     data_dirs: Vec<PathBuf>,
-    disk: Option<String>,
+    #[serde(default)]
+    disk: DiskNames,
     #[serde(flatten)]
     own: Settings,
+}
+
+/// `disk = "name"`, or a list with a name for each directory.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum DiskNames {
+    One(String),
+    Each(Vec<String>),
+}
+
+impl Default for DiskNames {
+    fn default() -> Self {
+        Self::Each(Vec::new())
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -234,7 +249,7 @@ impl Config {
         for dir in &args.data_dir {
             identities.push(IdentityConfig {
                 data_dirs: vec![dir.clone()],
-                disk: None,
+                disks: Vec::new(),
                 node: register::parse_address(node).map_err(Failure::Usage)?,
                 tls: tls.clone(),
                 network: args.params.clone(),
@@ -273,6 +288,13 @@ impl Config {
             if identity.data_dirs.is_empty() {
                 return Err("an [[identity]] has no data_dirs".to_owned());
             }
+            let disks = match identity.disk {
+                DiskNames::One(name) => vec![name],
+                DiskNames::Each(names) => names,
+            };
+            if disks.len() > 1 && disks.len() != identity.data_dirs.len() {
+                return Err(error(format!("{} names of disks for {} directories", disks.len(), identity.data_dirs.len())));
+            }
             let own = identity.own.or(&file.all);
             let token = match &own.k2pow_token_file {
                 Some(path) => Some(read_token(path).map_err(|_| error(format!("failed to read {}", path.display())))?),
@@ -290,7 +312,7 @@ impl Config {
                 k2pow_token: token,
                 tls: own.tls,
                 data_dirs: identity.data_dirs,
-                disk: identity.disk,
+                disks,
                 reconnect: Reconnect::default(),
             });
         }
@@ -343,7 +365,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.randomx_mode, PowMode::Light);
         let [one, two] = &config.identities[..] else { panic!() };
-        assert_eq!((one.node.as_str(), one.nonces.get(), one.disk.as_deref()), ("http://127.0.0.1:9094", 64, Some("one")));
+        assert_eq!((one.node.as_str(), one.nonces.get(), one.disks.as_slice()), ("http://127.0.0.1:9094", 64, &["one".to_owned()][..]));
         assert_eq!((two.node.as_str(), two.nonces.get(), two.network.params().k1), ("http://other:1", 128, 7));
         assert_eq!(one.network.params().min_num_units.0, 2);
     }
@@ -359,6 +381,7 @@ mod tests {
             ("node = 'ftp://x'\n[[identity]]\ndata_dirs = ['/a']", "ftp"),
             ("node = 'https://x:1'\n[[identity]]\ndata_dirs = ['/a']", "certificate"),
             ("node = 'x:1'\nnonces = 17\n[[identity]]\ndata_dirs = ['/a']", "multiple of 16"),
+            ("node = 'x:1'\n[[identity]]\ndata_dirs = ['/a']\ndisk = ['b', 'c']", "2 names of disks for 1"),
             ("node = 'x:1'\npreset = 'y'\n[[identity]]\ndata_dirs = ['/a']", "unknown preset"),
         ] {
             let error = Config::from_toml(text).unwrap_err();

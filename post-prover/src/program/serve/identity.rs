@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::config::IdentityConfig;
 use crate::{
     data::{DataSet, read_metadata},
+    disk::disks_of,
     program::{
         Failure, chain,
         commands::{check, state_path},
@@ -28,8 +29,8 @@ use crate::{
         schedule::{Scheduler, Turnstile},
         session::{Answer, Session},
     },
-    prove::{Job, LocalPow, Options, Phase, PowSource, Progress, ProveError, Snapshot},
-    read::{Disk, disk_of},
+    prove::{Job, LocalPow, Options, PowSource, Progress, ProveError},
+    read::Disk,
     state::StateFile,
     verify::Claim,
 };
@@ -91,10 +92,7 @@ impl Identity {
     /// Reads the metadata, once and for all; the data is looked at when a proof is asked for.
     pub fn new(config: IdentityConfig, machine: Arc<Machine>) -> Result<Self, Failure> {
         let (_, metadata) = read_metadata(&config.data_dirs)?;
-        let disks = match &config.disk {
-            Some(name) => BTreeSet::from([name.clone()]),
-            None => config.data_dirs.iter().map(|dir| disk_of(dir)).collect::<Result<_, _>>()?,
-        };
+        let disks = disks_of(&config.data_dirs, &config.disks)?.into_iter().collect();
         Ok(Self {
             metadata,
             disks,
@@ -213,7 +211,7 @@ impl Identity {
         progress: &Progress,
         stop: &AtomicBool,
     ) -> Result<Option<Proof>, String> {
-        let data = DataSet::open(&config.data_dirs).map_err(|e| chain(&e))?;
+        let data = DataSet::open_on(&config.data_dirs, &config.disks).map_err(|e| chain(&e))?;
         if !same_data(data.metadata(), &self.metadata) {
             return Err("the metadata was changed since the service was started; restart it".to_owned());
         }
@@ -377,16 +375,20 @@ impl Identity {
         });
         if let (Session::Running(_), Some(run)) = (&state.session, &state.run) {
             let now = run.progress.get();
+            let hashes = run.progress.hashes.load(Ordering::Relaxed);
             report["run"] = json!({
                 "challenge": run.challenge.to_string(),
                 "phase": now.phase.name(),
                 "nonces": [now.first_nonce, now.end_nonce],
                 "pows_found": now.pows_found,
+                "hashes": hashes,
+                "randomx_bytes": self.machine.randomx.progress(),
                 "position": now.position,
+                "scanned": now.scanned,
                 "bytes": self.bytes(),
                 "seconds": run.started.elapsed().as_secs_f64(),
                 "window_seconds": run.window.as_secs_f64(),
-                "pass_eta_seconds": eta(&now, self.bytes()),
+                "eta_seconds": now.remaining(hashes, self.bytes()).map(|time| time.as_secs_f64()),
             });
         }
         report
@@ -414,13 +416,6 @@ impl Identity {
             ("post_prover_errors_total", self.errors.load(Ordering::Relaxed) as f64),
         ]
     }
-}
-
-/// Seconds the reading of this pass will take still; unknown before it has begun.
-fn eta(now: &Snapshot, total: u64) -> Option<f64> {
-    let since = now.read_since.filter(|_| now.phase == Phase::Reading)?;
-    let done = now.position.saturating_sub(now.read_from);
-    (done > 0).then(|| since.elapsed().as_secs_f64() / done as f64 * total.saturating_sub(now.position) as f64)
 }
 
 fn same_data(a: &Metadata, b: &Metadata) -> bool {
