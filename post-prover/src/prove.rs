@@ -358,7 +358,7 @@ impl Job<'_> {
             let groups = self.pows(&pass, state, &save)?;
 
             self.progress.lock().phase = Phase::WaitingForDisk;
-            let turn = self.enter(Stage::Reading)?;
+            let turn = Turn::take(self.gate, Stage::Reading, self.stop)?;
             let scanner = Scanner::with_backend(self.options.backend, self.challenge, &groups, difficulty);
             let winner = self.read(&scanner, &mut pass, state, &save);
             drop(turn);
@@ -379,10 +379,6 @@ impl Job<'_> {
         }
     }
 
-    fn enter(&self, stage: Stage) -> Result<Turn<'_>, ProveError> {
-        if self.gate.enter(stage, self.stop) { Ok(Turn { gate: self.gate, stage }) } else { Err(ProveError::Stopped) }
-    }
-
     /// The k2pow of every group of the pass: those known already and the others.
     fn pows(&self, pass: &Pass, state: &mut StateFile, save: &dyn Fn(&StateFile)) -> Result<Vec<GroupPow>, ProveError> {
         // A group is at most 255, as was checked.
@@ -397,7 +393,7 @@ impl Job<'_> {
         self.progress.lock().pows_found = pass.groups - missing.len() as u32;
         if !missing.is_empty() {
             self.progress.lock().phase = Phase::WaitingForPow;
-            let turn = self.enter(Stage::Pow)?;
+            let turn = Turn::take(self.gate, Stage::Pow, self.stop)?;
             {
                 let mut progress = self.progress.lock();
                 progress.phase = Phase::Pow;
@@ -533,10 +529,17 @@ impl Job<'_> {
     }
 }
 
-/// Gives the turn back when dropped.
-struct Turn<'a> {
+/// A turn at a gate; given back when dropped.
+pub(crate) struct Turn<'a> {
     gate: &'a dyn Gate,
     stage: Stage,
+}
+
+impl<'a> Turn<'a> {
+    /// Waits for it.
+    pub(crate) fn take(gate: &'a dyn Gate, stage: Stage, stop: &AtomicBool) -> Result<Self, ProveError> {
+        if gate.enter(stage, stop) { Ok(Self { gate, stage }) } else { Err(ProveError::Stopped) }
+    }
 }
 
 impl Drop for Turn<'_> {

@@ -249,7 +249,13 @@ mod tests {
         let mut file = open(&metadata, &params, 3);
         assert!(file.state.pows.is_empty());
         file.state.pows.insert(4, u64::MAX);
-        file.state.pass = Some(Pass { first_group: 1, groups: 2, position: 1 << 40, good: [(17, vec![1, u64::MAX])].into(), ..Pass::default() });
+        file.state.pass = Some(Pass {
+            first_group: 1,
+            groups: 2,
+            position: 1 << 40,
+            good: [(17, vec![1, u64::MAX])].into(),
+            ..Pass::default()
+        });
         file.save().unwrap();
         assert_eq!(open(&metadata, &params, 3).state, file.state);
         assert!(open(&metadata, &params, 4).state.pows.is_empty());

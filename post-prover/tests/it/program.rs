@@ -160,7 +160,8 @@ fn slow_data(dir: &Path) -> (Params, Vec<String>) {
     (params, options)
 }
 
-fn state_of(dir: &Path) -> Value {
+/// What a run has put on disk.
+pub(crate) fn state_of(dir: &Path) -> Value {
     std::fs::read(dir.join(post_prover::state::STATE_FILE))
         .ok()
         .and_then(|text| serde_json::from_slice::<Value>(&text).ok())

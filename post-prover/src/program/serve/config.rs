@@ -10,6 +10,7 @@ use super::{ServeArgs, register};
 use crate::{
     program::{
         Failure, all_cores,
+        choose::NonceChoice,
         cli::{ParamArgs, parse_difficulty},
         k2pow::{Token, read_token},
     },
@@ -42,8 +43,8 @@ pub struct IdentityConfig {
     pub tls: Option<Tls>,
     /// The rules of the network.
     pub network: ParamArgs,
-    /// Nonces per pass.
-    pub nonces: Nonces,
+    /// Nonces per pass; chosen by measurement when absent.
+    pub nonces: Option<Nonces>,
     /// Threads that scan and search.
     pub threads: usize,
     /// Seconds in which a proof must be made; as the network says when absent.
@@ -134,6 +135,23 @@ impl Default for DiskNames {
     }
 }
 
+/// `nonces = 288` or `nonces = "auto"`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum FileNonces {
+    Number(u32),
+    Word(String),
+}
+
+impl FileNonces {
+    fn choice(&self) -> Result<Option<Nonces>, String> {
+        match self {
+            Self::Number(nonces) => Nonces::new(*nonces).map(Some).map_err(|e| e.to_string()),
+            Self::Word(word) => word.parse::<NonceChoice>().map(|choice| choice.0),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 struct Settings {
     node: Option<String>,
@@ -145,7 +163,7 @@ struct Settings {
     pow_difficulty: Option<String>,
     min_num_units: Option<u32>,
     max_num_units: Option<u32>,
-    nonces: Option<u32>,
+    nonces: Option<FileNonces>,
     threads: Option<usize>,
     window_hours: Option<f64>,
     remote_k2pow: Option<Vec<String>>,
@@ -253,7 +271,7 @@ impl Config {
                 node: register::parse_address(node).map_err(Failure::Usage)?,
                 tls: tls.clone(),
                 network: args.params.clone(),
-                nonces: args.work.nonces,
+                nonces: args.work.nonces.0,
                 threads: args.work.threads(),
                 window: args.window.map(|hours| hours * 3600.0),
                 remote_k2pow: args.work.remote_k2pow.clone(),
@@ -303,7 +321,7 @@ impl Config {
             identities.push(IdentityConfig {
                 node: register::parse_address(own.node.as_deref().unwrap_or_default()).map_err(error)?,
                 network: own.network().map_err(error)?,
-                nonces: Nonces::new(own.nonces.unwrap_or(288)).map_err(|e| error(e.to_string()))?,
+                nonces: own.nonces.as_ref().map_or(Ok(None), FileNonces::choice).map_err(error)?,
                 threads: threads_or_all(own.threads.unwrap_or(0)),
                 window: own.window_hours.map(|hours| hours * 3600.0),
                 remote_k2pow: own.remote_k2pow.unwrap_or_default(),
@@ -365,8 +383,11 @@ mod tests {
         .unwrap();
         assert_eq!(config.randomx_mode, PowMode::Light);
         let [one, two] = &config.identities[..] else { panic!() };
-        assert_eq!((one.node.as_str(), one.nonces.get(), one.disks.as_slice()), ("http://127.0.0.1:9094", 64, &["one".to_owned()][..]));
-        assert_eq!((two.node.as_str(), two.nonces.get(), two.network.params().k1), ("http://other:1", 128, 7));
+        assert_eq!(
+            (one.node.as_str(), one.nonces.map(Nonces::get), one.disks.as_slice()),
+            ("http://127.0.0.1:9094", Some(64), &["one".to_owned()][..])
+        );
+        assert_eq!((two.node.as_str(), two.nonces.map(Nonces::get), two.network.params().k1), ("http://other:1", Some(128), 7));
         assert_eq!(one.network.params().min_num_units.0, 2);
     }
 

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kernels::{pow::Shared, scan::Backend};
+use kernels::{
+    pow::{BuildOptions, Shared},
+    scan::Backend,
+};
 use proto::{
     grpc::spacemesh_v1 as wire,
     ids::{Challenge, NodeId},
@@ -24,13 +27,14 @@ use crate::{
     disk::disks_of,
     program::{
         Failure, chain,
-        commands::{check, state_path},
+        choose::{Occasion, Rates},
+        commands::{check, state_path, window_of},
         k2pow::{RemoteOptions, RemotePow},
         schedule::{Scheduler, Turnstile},
         session::{Answer, Session},
     },
     prove::{Job, LocalPow, Options, PowSource, Progress, ProveError},
-    read::Disk,
+    read::{Disk, Source},
     state::StateFile,
     verify::Claim,
 };
@@ -41,12 +45,29 @@ const HISTORY: usize = 50;
 const ALARMS: [u32; 3] = [50, 75, 90];
 
 /// What all identities of a machine share.
-#[derive(Debug)]
 pub struct Machine {
     /// The memory of RandomX.
     pub randomx: Shared,
     /// Who may read which disk, and search.
     pub scheduler: Scheduler,
+    /// What disks and cores were measured to do.
+    pub rates: Rates,
+    /// How files are read.
+    pub source: Box<dyn Source + Send>,
+}
+
+impl Machine {
+    /// Nothing is built or measured yet.
+    pub fn new(options: BuildOptions) -> Self {
+        let (randomx, scheduler, rates) = (Shared::new(options), Scheduler::default(), Rates::default());
+        Self { randomx, scheduler, rates, source: Box::new(Disk::default()) }
+    }
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").field("randomx", &self.randomx).field("scheduler", &self.scheduler).finish_non_exhaustive()
+    }
 }
 
 /// An identity and its proofs.
@@ -181,15 +202,14 @@ impl Identity {
     fn start(self: &Arc<Self>, state: &mut State, challenge: Challenge) {
         let config = self.config();
         let params = config.params(&self.metadata);
-        let window = config.window.unwrap_or_else(|| params.proving_window.unwrap_or(12 * 3600) as f64);
-        let window = Duration::try_from_secs_f64(window).unwrap_or(Duration::from_secs(12 * 3600));
+        // Seconds from a configuration that was checked.
+        let window = config.window.and_then(|w| Duration::try_from_secs_f64(w).ok()).unwrap_or_else(|| window_of(&params));
         let (progress, stop) = (Arc::new(Progress::default()), Arc::new(AtomicBool::new(false)));
         tracing::info!(identity = %self.node_id(), %challenge, "making a proof");
         let thread = {
             let (identity, progress, stop) = (Arc::clone(self), Arc::clone(&progress), Arc::clone(&stop));
-            let deadline = Instant::now() + window;
             thread::Builder::new().name("prove".to_owned()).spawn(move || {
-                let result = identity.prove(&config, challenge, deadline, &progress, &stop);
+                let result = identity.prove(&config, challenge, window, &progress, &stop);
                 identity.finished(challenge, result);
             })
         };
@@ -207,7 +227,7 @@ impl Identity {
         &self,
         config: &IdentityConfig,
         challenge: Challenge,
-        deadline: Instant,
+        window: Duration,
         progress: &Progress,
         stop: &AtomicBool,
     ) -> Result<Option<Proof>, String> {
@@ -235,16 +255,31 @@ impl Identity {
         let gate = Turnstile {
             scheduler: &self.machine.scheduler,
             run: NEXT_RUN.fetch_add(1, Ordering::Relaxed),
-            deadline,
+            deadline: Instant::now() + window,
             disks: self.disks.clone(),
             local_pow: remote.is_none(),
+        };
+        let occasion = Occasion {
+            data: &data,
+            params: &params,
+            state: &state.state,
+            threads: config.threads,
+            window,
+            randomx: remote.is_none().then_some(&self.machine.randomx),
+            gate: &gate,
+            stop,
+        };
+        let nonces = match self.machine.rates.choose(config.nonces, &occasion) {
+            Ok(nonces) => nonces,
+            Err(ProveError::Stopped) => return Ok(None),
+            Err(error) => return Err(chain(&error)),
         };
         let job = Job {
             data: &data,
             challenge: &challenge,
             params: &params,
-            options: Options { nonces: config.nonces, threads: config.threads, backend: Backend::best() },
-            source: &Disk::default(),
+            options: Options { nonces, threads: config.threads, backend: Backend::best() },
+            source: &*self.machine.source,
             pow: remote.as_ref().map_or(&local as &dyn PowSource, |remote| remote as _),
             gate: &gate,
             progress,
