@@ -123,9 +123,9 @@ pub(crate) fn verify() -> Result<()> {
         )
     };
     println!("labels alone                  {labels_alone:>7.1}");
-    let mut times = Vec::new();
+    let mut builds: Vec<(f64, f64)> = Vec::new();
     for (mode, threads) in [(PowMode::Light, 1), (PowMode::Fast, 1), (PowMode::Fast, 2)] {
-        let start = Instant::now();
+        let (wall, cpu) = (Instant::now(), process_time());
         let randomx = match RandomX::build(BuildOptions { mode, large_pages: false, threads }, &stop, &progress) {
             Ok(randomx) => randomx,
             Err(error @ PowError::OutOfMemory { .. }) => {
@@ -134,9 +134,12 @@ pub(crate) fn verify() -> Result<()> {
             }
             Err(error) => return Err(error.into()),
         };
-        times.push(start.elapsed().as_secs_f64());
-        if threads == 2 {
-            println!("dataset: {:.1} s on one thread, {:.1} s on two ({:.2} of it)", times[1], times[2], times[2] / times[1]);
+        builds.push((wall.elapsed().as_secs_f64(), process_time() - cpu));
+        if let [_, (one, cpu_of_one), (two, cpu_of_two)] = builds[..] {
+            println!(
+                "dataset: {one:.1} s on one thread, {two:.1} s on two ({:.2} of it); {cpu_of_one:.1} and {cpu_of_two:.1} core-seconds",
+                two / one
+            );
             continue;
         }
         let mut hasher = randomx.hasher()?;
@@ -264,19 +267,25 @@ pub(crate) fn read() -> Result<()> {
     drop(file);
     std::fs::write(dir.path().join(METADATA_FILE), metadata.to_json())?;
     let data = DataSet::open(&[dir.path().to_owned()])?;
-    let (mut plain, mut pass, mut busy) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        plain.push(plain_rate(&path)?);
+    // In turns, each pass between two plain readings, so that a disk that becomes faster or slower meanwhile favours none.
+    let (mut plain, mut pass, mut busy, mut ratios) = (vec![plain_rate(&path)?], Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..RUNS + 2 {
         let (cpu, wall) = (process_time(), Instant::now());
-        pass.push(pass_rate(&data, &params)?);
+        let rate = pass_rate(&data, &params)?;
         busy.push((process_time() - cpu) / wall.elapsed().as_secs_f64());
+        let before = plain.last().copied().unwrap_or(rate);
+        let after = plain_rate(&path)?;
+        ratios.push(rate / before.midpoint(after) * 100.0);
+        plain.push(after);
+        pass.push(rate);
     }
-    let (plain, pass) = (median(plain), median(pass));
+    let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.0}")).collect();
     println!(
-        "plain reader {:.0} MB/s, proving {:.0} MB/s: {:.1} % ({:.2} cores busy)",
-        plain / 1e6,
-        pass / 1e6,
-        pass / plain * 100.0,
+        "plain reader {:.0} MB/s, proving {:.0} MB/s: {:.1} % (median of {}; {:.2} cores busy)",
+        median(plain) / 1e6,
+        median(pass) / 1e6,
+        median(ratios),
+        each.join(", "),
         median(busy)
     );
     Ok(())

@@ -33,8 +33,8 @@ use proto::{
 #[test]
 fn data_of_post_init_is_proven_and_verified() {
     let mainnet = Preset::Mainnet.params();
-    // 4 units of 512 labels, a k2pow of some ten hashes; the functions, K1 and K2 are mainnet's
-    let params = Params { labels_per_unit: 512, pow_difficulty: [0x2f; 32], ..mainnet };
+    // 4 units of 512 labels, a k2pow of eight hashes; the functions, K1 and K2 are mainnet's
+    let params = Params { labels_per_unit: 512, pow_difficulty: [0x7f; 32], ..mainnet };
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let specs = dirs.iter().map(|dir| DirSpec { path: dir.path().to_owned(), cap: Some(1 << 14) }).collect();
     let request = InitRequest {

@@ -498,3 +498,36 @@ fn the_program_waits_for_its_parent_if_told() {
     wait_for("the service gives up", || service.0.try_wait().unwrap().is_some());
     assert_eq!(service.0.wait().unwrap().code(), Some(1));
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pinned_cores_are_the_only_ones_used() {
+    let (dir, links) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (params, metadata) = small(9);
+    data::write(dir.path(), &metadata, params.scrypt_n);
+    let allowed = |status: &Path| {
+        let text = fs::read_to_string(status).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:").map(|list| list.trim().to_owned()))
+    };
+    let all = allowed(Path::new("/proc/self/status")).unwrap();
+    let first = all.split([',', '-']).next().unwrap();
+    let (address, mut connections) = node().await;
+    let mut service =
+        spawn(official(links.path(), dir.path(), &address.to_string(), 16).args(["--pinned-cores", first]).stderr(Stdio::null()));
+    let mut stream = connected(&mut connections).await;
+    check(&stream.proof(&[4; 32]).await, &metadata, &params, [4; 32]);
+    let mut threads = 0;
+    for thread in fs::read_dir(format!("/proc/{}/task", service.0.id())).unwrap() {
+        // a thread may have ended meanwhile
+        let Some(cores) = allowed(&thread.unwrap().path().join("status")) else { continue };
+        assert_eq!(cores, first);
+        threads += 1;
+    }
+    assert!(threads > 1);
+    service.0.kill().unwrap();
+    // no machine has this one
+    let mut service = spawn(
+        official(links.path(), dir.path(), &address.to_string(), 16).args(["--pinned-cores", "1023"]).stderr(Stdio::null()),
+    );
+    assert_eq!(service.0.wait().unwrap().code(), Some(2));
+}
