@@ -18,7 +18,7 @@ use kernels::{
 use post_prover::{
     data::DataSet,
     prove::{Job, Nonces, Open, Options, PowClient, PowSource, PowSourceError, Progress, ProveError},
-    read::{BLOCK_BYTES, Buffer, Disk, Source as _, supports_direct},
+    read::{Buffer, Disk, PLAIN_READ_BYTES, Source as _, supports_direct},
     state::StateFile,
     verify::{Claim, Mode, Request, Verifier},
 };
@@ -196,7 +196,7 @@ impl PowSource for FirstPass {
 /// Bytes per second of a reader that does nothing else.
 fn plain_rate(path: &Path) -> Result<f64> {
     let mut file = Disk { direct: true }.open(path)?;
-    let mut buffer = Buffer::with_len(BLOCK_BYTES);
+    let mut buffer = Buffer::with_len(PLAIN_READ_BYTES);
     let (mut offset, start) = (0, Instant::now());
     loop {
         match file.read_at(&mut buffer, offset)? {
@@ -237,7 +237,7 @@ pub(crate) fn read() -> Result<()> {
     let parent = env::var_os("BENCH_DIR").map_or_else(env::temp_dir, Into::into);
     let dir = tempfile::tempdir_in(parent)?;
     let path = dir.path().join(file_name(0));
-    std::fs::write(&path, random(BLOCK_BYTES, 1))?;
+    std::fs::write(&path, random(PLAIN_READ_BYTES, 1))?;
     if !supports_direct(&path) {
         println!("skipped: the file system of {} has no direct I/O; choose another with BENCH_DIR", dir.path().display());
         return Ok(());
@@ -255,8 +255,8 @@ pub(crate) fn read() -> Result<()> {
         last_position: None,
     };
     let mut file = File::create(&path)?;
-    let mut labels = random(BLOCK_BYTES, 1);
-    for block in 0..(4_u64 << 30) / BLOCK_BYTES as u64 {
+    let mut labels = random(PLAIN_READ_BYTES, 1);
+    for block in 0..(4_u64 << 30) / PLAIN_READ_BYTES as u64 {
         labels[..8].copy_from_slice(&block.to_le_bytes());
         if let Err(error) = file.write_all(&labels) {
             println!("skipped: no room for 4 GiB in {}: {error}", dir.path().display());

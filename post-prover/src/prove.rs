@@ -1,7 +1,7 @@
 //! Making a proof (`docs/spec/post.md` section 12): passes over the data until a nonce has K2 good labels.
 //!
-//! A pass first finds the k2pow of its nonce groups, then two threads per disk read the data in large blocks, in turns, and others
-//! scan them. All disks are read at the same time.
+//! A pass first finds the k2pow of its nonce groups, then a few threads per disk read the data in blocks, in turns, and others scan
+//! them. All disks are read at the same time.
 //! What the scans find is put in the order of the data again before it counts, so the same proof comes out whatever the number
 //! of threads: the one of the deployed prover on a single thread. Pows found, position and good labels are kept in a
 //! [`StateFile`]; a run that was ended at any point goes on from there.
@@ -29,7 +29,7 @@ use proto::{
 
 use crate::{
     data::{DataError, DataSet},
-    read::{Block, Buffer, LANES, Lane, POLL, Source, stream},
+    read::{Block, LANES, Lane, POLL, Pool, Source, stream},
     state::{Pass, StateFile, Stretch},
 };
 
@@ -431,15 +431,11 @@ impl Job<'_> {
     ) -> Result<Option<u32>, ProveError> {
         let threads = self.options.threads.max(1);
         let lanes = (0..self.data.disks().len()).flat_map(|disk| (0..LANES).map(move |lane| Lane { disk, lane }));
-        let buffers = threads + 2 + lanes.clone().count();
-        let (free_sender, free) = mpsc::sync_channel(buffers);
+        let buffers = 2 * threads + 4 * lanes.clone().count();
+        let pool = Pool::new(buffers);
         let (block_sender, blocks) = mpsc::sync_channel::<Block>(buffers);
         let (hit_sender, hits) = mpsc::sync_channel(buffers);
-        for _ in 0..buffers {
-            // there is room for all
-            let _ = free_sender.send(Buffer::default());
-        }
-        let (free, blocks) = (Mutex::new(free), Mutex::new(blocks));
+        let blocks = Mutex::new(blocks);
         let begun = pass.clone();
         {
             let mut progress = self.progress.lock();
@@ -452,9 +448,9 @@ impl Job<'_> {
         thread::scope(|scope| {
             let readers: Vec<_> = lanes
                 .map(|lane| {
-                    let (begun, free, done, sender) = (&begun, &free, &done, block_sender.clone());
+                    let (begun, pool, done, sender) = (&begun, &pool, &done, block_sender.clone());
                     scope.spawn(move || {
-                        let read = stream(self.data, self.source, lane, begun, free, &sender, done);
+                        let read = stream(self.data, self.source, lane, begun, pool, &sender, done);
                         if read.is_err() {
                             // there is a hole now, so the rest is of no use
                             done.store(true, Ordering::Relaxed);
@@ -465,10 +461,10 @@ impl Job<'_> {
                 .collect();
             drop(block_sender);
             for _ in 0..threads {
-                let (sender, free, blocks) = (hit_sender.clone(), free_sender.clone(), &blocks);
-                scope.spawn(move || scan_blocks(scanner, blocks, &sender, &free));
+                let (sender, pool, blocks) = (hit_sender.clone(), &pool, &blocks);
+                scope.spawn(move || scan_blocks(scanner, blocks, &sender, pool));
             }
-            drop((hit_sender, free_sender));
+            drop(hit_sender);
             let winner = self.collect(&hits, pass, state, save);
             // Whoever still sends finds nobody who takes it.
             done.store(true, Ordering::Relaxed);
@@ -554,7 +550,7 @@ struct Scanned {
 }
 
 /// Scans blocks until there are no more or nobody wants to know.
-fn scan_blocks(scanner: &Scanner, blocks: &Mutex<Receiver<Block>>, sender: &SyncSender<Scanned>, free: &SyncSender<Buffer>) {
+fn scan_blocks(scanner: &Scanner, blocks: &Mutex<Receiver<Block>>, sender: &SyncSender<Scanned>, pool: &Pool) {
     loop {
         let next = blocks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(block) = next else { return };
@@ -562,9 +558,8 @@ fn scan_blocks(scanner: &Scanner, blocks: &Mutex<Receiver<Block>>, sender: &Sync
         scanner.scan(&block.labels, block.first_index, &mut hits);
         let hits = hits.iter().map(|hit| (hit.nonce, hit.index)).collect();
         let stretch = Stretch { end: block.start + block.labels.len() as u64, hits };
+        pool.put(block.labels);
         let gone = sender.send(Scanned { start: block.start, stretch }).is_err();
-        // The reader may be through; then nobody needs the buffer.
-        let _ = free.send(block.labels);
         if gone {
             return;
         }

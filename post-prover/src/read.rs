@@ -7,9 +7,9 @@ use std::{
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+        mpsc::SyncSender,
     },
     time::Duration,
 };
@@ -19,9 +19,11 @@ use crate::{
     state::Pass,
 };
 
-/// Bytes of a read. A multiple of the batch of the deployed prover (1 MiB, post.md section 1), so that the same labels are
-/// scanned.
-pub const BLOCK_BYTES: usize = 4 << 20;
+/// Bytes of a read: the batch of the deployed prover (post.md section 1), so that the same labels are scanned. Several reads in
+/// flight are as fast as large ones, and small buffers stay in the caches.
+pub const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes of a read of somebody who has one read in flight only and nothing else to do.
+pub const PLAIN_READ_BYTES: usize = 4 << 20;
 /// Direct I/O wants offsets, lengths and addresses to be multiples of this.
 const ALIGNMENT: usize = 4096;
 /// How often somebody who waits looks at the stop flag.
@@ -35,18 +37,12 @@ pub struct Buffer {
     len: usize,
 }
 
-impl Default for Buffer {
-    fn default() -> Self {
-        let memory = vec![0; BLOCK_BYTES + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self { memory, start, len: 0 }
-    }
-}
-
 impl Buffer {
-    /// A buffer of `len` bytes, at most [`BLOCK_BYTES`].
+    /// A buffer of `len` bytes.
     pub fn with_len(len: usize) -> Self {
-        Self { len: len.min(BLOCK_BYTES), ..Self::default() }
+        let memory = vec![0; len + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Self { memory, start, len }
     }
 }
 
@@ -219,8 +215,8 @@ pub fn supports_direct(path: &Path) -> bool {
     }
 }
 
-/// Reads in flight per disk: while one is being handed over, the disk works on the next.
-pub(crate) const LANES: u64 = 2;
+/// Reads in flight per disk: while some are being handed over, the disk works on the next.
+pub(crate) const LANES: u64 = 3;
 
 /// A part of the reading: every [`LANES`]-th block of one disk.
 #[derive(Debug, Clone, Copy)]
@@ -231,7 +227,7 @@ pub(crate) struct Lane {
     pub(crate) lane: u64,
 }
 
-/// Reads a lane, but for the blocks that are done, and sends it; the buffers come from `free`. All lanes together read everything.
+/// Reads a lane, but for the blocks that are done, and sends it; the buffers come from `pool`. All lanes together read everything.
 ///
 /// Ends early, without an error, when the receiver is gone or `stop` is set.
 pub(crate) fn stream(
@@ -239,7 +235,7 @@ pub(crate) fn stream(
     source: &dyn Source,
     lane: Lane,
     pass: &Pass,
-    free: &Mutex<Receiver<Buffer>>,
+    pool: &Pool,
     blocks: &SyncSender<Block>,
     stop: &AtomicBool,
 ) -> Result<(), DataError> {
@@ -259,7 +255,7 @@ pub(crate) fn stream(
             if number % LANES != lane.lane {
                 continue;
             }
-            let Some(mut labels) = next_buffer(free, stop) else { return Ok(()) };
+            let Some(mut labels) = pool.take(stop) else { return Ok(()) };
             let open = match &mut open {
                 Some(open) => open,
                 none => none.insert(source.open(path).map_err(io)?),
@@ -281,18 +277,37 @@ pub(crate) fn stream(
     Ok(())
 }
 
-/// Waits for a free buffer; none comes when everybody else is gone or it is time to stop.
-fn next_buffer(free: &Mutex<Receiver<Buffer>>, stop: &AtomicBool) -> Option<Buffer> {
-    let free = free.lock().ok()?;
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return None;
+/// Buffers that go round. The one that came back last is given out first: its memory is still in the caches, and disks that are
+/// emulated or encrypted copy into it several times as fast.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    free: Mutex<Vec<Buffer>>,
+    returned: Condvar,
+}
+
+impl Pool {
+    /// So many buffers.
+    pub(crate) fn new(buffers: usize) -> Self {
+        let free = std::iter::repeat_with(|| Buffer::with_len(BLOCK_BYTES)).take(buffers).collect();
+        Self { free: Mutex::new(free), returned: Condvar::new() }
+    }
+
+    /// Gives a buffer back.
+    pub(crate) fn put(&self, buffer: Buffer) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        self.returned.notify_one();
+    }
+
+    /// Waits for a buffer; none comes when it is time to stop.
+    fn take(&self, stop: &AtomicBool) -> Option<Buffer> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while !stop.load(Ordering::Relaxed) {
+            if let Some(buffer) = free.pop() {
+                return Some(buffer);
+            }
+            free = self.returned.wait_timeout(free, POLL).unwrap_or_else(PoisonError::into_inner).0;
         }
-        match free.recv_timeout(POLL) {
-            Ok(buffer) => return Some(buffer),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return None,
-        }
+        None
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     data::DataSet,
     plan::{self, Measured},
     prove::{Gate, Nonces, ProveError, Stage, Turn},
-    read::BLOCK_BYTES,
+    read::PLAIN_READ_BYTES,
     state::State,
 };
 
@@ -168,7 +168,7 @@ fn scan_per_group(threads: usize) -> f64 {
     let labels = proto::units::Labels(mainnet.labels_per_unit.saturating_mul(4));
     // No labels and few labels are the only errors, and neither is the case.
     let difficulty = Difficulty::new(mainnet.k1, labels).unwrap_or(Difficulty::from_u64(0));
-    scan_rate(&random_labels(BLOCK_BYTES), GROUPS * NONCES_PER_GROUP, difficulty, threads, TIME / 4) * f64::from(GROUPS)
+    scan_rate(&random_labels(PLAIN_READ_BYTES), GROUPS * NONCES_PER_GROUP, difficulty, threads, TIME / 4) * f64::from(GROUPS)
 }
 
 /// The speed at which data is read whose disks are read at the same time: the one that needs longest counts.

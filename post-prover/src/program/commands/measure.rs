@@ -30,7 +30,7 @@ use crate::{
         cli::{BenchArgs, TuneArgs},
     },
     prove::Nonces,
-    read::{BLOCK_BYTES, Buffer, Disk, Source as _},
+    read::{BLOCK_BYTES, Buffer, Disk, PLAIN_READ_BYTES, Source as _},
     verify::{Claim, Mode, Request, Verifier},
 };
 
@@ -92,7 +92,7 @@ pub(crate) fn disk_rates(data: &DataSet, time: Duration, stop: &AtomicBool) -> R
 fn read_rate(path: &Path, time: Duration, stop: &AtomicBool) -> Result<f64, DataError> {
     let io = |source| DataError::Io { path: path.to_owned(), source };
     let mut file = Disk::default().open(path).map_err(io)?;
-    let mut buffer = Buffer::with_len(BLOCK_BYTES);
+    let mut buffer = Buffer::with_len(PLAIN_READ_BYTES);
     let (mut offset, mut total) = (0, 0_u64);
     let started = Instant::now();
     while started.elapsed() < time && !stop.load(Ordering::Relaxed) {
@@ -191,7 +191,7 @@ pub fn tune(args: &TuneArgs) -> Result<(), Failure> {
         RandomX::build(BuildOptions { mode: args.randomx_mode, large_pages: false, threads }, &stop, &AtomicU64::new(0))?;
     let hash_rate = hash_rate(&randomx, threads, time, &stop)?;
     drop(randomx);
-    let labels = random_labels(BLOCK_BYTES);
+    let labels = random_labels(PLAIN_READ_BYTES);
     let units = NonZeroU32::new(data.metadata().num_units.0).unwrap_or(NonZeroU32::MIN);
     let puzzle = Puzzle::new(data.metadata().node_id, &Challenge([0; 32]), 0, &params.pow_difficulty, units);
     let mut rows = Vec::new();
