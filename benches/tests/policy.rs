@@ -23,13 +23,15 @@ const LICENCES: [&str; 14] = [
 ];
 
 /// Which of our crates each of them may use: arrows point one way (docs/architecture.md).
-const MAY_USE: [(&str, &[&str]); 7] = [
-    ("proto", &[]),
+const MAY_USE: [(&str, &[&str]); 9] = [
+    ("proto-derive", &[]),
+    ("proto", &["proto-derive", "proto"]),
     ("kernels", &["proto"]),
     ("post-init", &["kernels", "proto"]),
     ("post-prover", &["kernels", "proto"]),
     ("rocksdb-unity", &[]),
     ("poet-service", &["kernels", "proto", "rocksdb-unity"]),
+    ("store", &["proto", "rocksdb-unity"]),
     ("benches", &["kernels", "poet-service", "post-init", "post-prover", "proto"]),
 ];
 
@@ -83,4 +85,31 @@ fn our_crates_depend_on_each_other_in_one_direction() {
             assert!(!rules.contains_key(other) || allowed.contains(&other), "{name} must not use {other}");
         }
     }
+}
+
+/// What programs must not link, whatever other programs need.
+const KEEPS_OUT: [(&str, &[&str]); 2] = [
+    ("post-init", &["librocksdb-sys", "rocksdb-unity", "libp2p"]),
+    ("post-prover", &["librocksdb-sys", "rocksdb-unity", "libp2p"]),
+];
+
+#[test]
+fn heavy_libraries_stay_where_they_are_needed() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let tree = |package: &str| {
+        let arguments = ["tree", "--package", package, "--edges", "normal,build", "--prefix", "none", "--locked"];
+        let output = Command::new(&cargo).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (program, kept_out) in KEEPS_OUT {
+        let tree = tree(program);
+        let linked: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert!(linked.contains(&"proto"), "{tree}");
+        for library in kept_out {
+            assert!(!linked.contains(library), "{program} must not link {library}");
+        }
+    }
+    // the names above are those of what they keep out
+    assert!(tree("store").contains("librocksdb-sys ") && tree("store").contains("rocksdb-unity "));
 }

@@ -8,8 +8,8 @@ use std::{error::Error, time::Instant};
 #[cfg(feature = "cuda")]
 use kernels::label::cuda;
 use kernels::label::{
-    Device,
-    gpu::{Ceiling, GpuClass, GpuInfo, Tuning, Work},
+    Device, DeviceError,
+    gpu::{Ceiling, Gpu, GpuClass, GpuInfo, Tuning, Work},
     wgpu,
 };
 use proto::{ids::Commitment, post::ScryptN};
@@ -49,20 +49,21 @@ impl Request {
         Ok(tuning)
     }
 
-    /// One line per gap; `open` gives a device and the labels it has in flight.
-    fn run<D: Device>(
+    /// One line per gap.
+    fn run(
         &self,
         info: &GpuInfo,
         start: Tuning,
         ceiling: Option<Ceiling>,
-        open: impl Fn(Tuning) -> Result<(D, u32), Box<dyn Error>>,
+        open: impl Fn(Tuning) -> Result<Gpu, DeviceError>,
     ) -> Result<(), Box<dyn Error>> {
         println!("{} ({}), {}, driver {}", info.name, info.class, info.key, info.driver);
         // Software is there to be tested; its rate is known after a moment.
         let labels = if info.class == GpuClass::Software { self.labels.min(2048) } else { self.labels };
         for gap in &self.gaps {
             let tuning = self.tuning(start, *gap)?;
-            let (mut device, lanes) = open(tuning)?;
+            let mut device = open(tuning)?;
+            let lanes = device.lanes()?;
             // Compiles, and finds the length of dispatches.
             device.labels(&COMMITMENT, 0, &mut vec![0; lanes as usize * 16])?;
             let mut out = vec![0; labels.next_multiple_of(lanes as usize) * 16];
@@ -88,11 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Err(e) => println!("{e}"),
         Ok(adapters) => {
             for adapter in adapters {
-                let open = |tuning| {
-                    let mut device = adapter.open(ScryptN::MAINNET, tuning)?;
-                    let lanes = device.lanes()?;
-                    Ok((device, lanes))
-                };
+                let open = |tuning| adapter.open(ScryptN::MAINNET, tuning);
                 request.run(adapter.info(), adapter.default_tuning(), None, open)?;
             }
         }
@@ -102,11 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Err(e) => println!("{e}"),
         Ok(adapters) => {
             for adapter in adapters {
-                let open = |tuning| {
-                    let mut device = adapter.open(ScryptN::MAINNET, tuning)?;
-                    let lanes = device.lanes()?;
-                    Ok((device, lanes))
-                };
+                let open = |tuning| adapter.open(ScryptN::MAINNET, tuning);
                 request.run(adapter.info(), adapter.default_tuning(), adapter.ceiling(), open)?;
             }
         }

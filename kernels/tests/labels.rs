@@ -1,7 +1,11 @@
 //! Every backend of the label function against the golden vectors, against the reference and against itself.
 
-use std::{collections::HashMap, iter};
+#[path = "support/golden.rs"]
+mod golden;
 
+use std::iter;
+
+use golden::index;
 use kernels::label::{
     Device, DeviceError, FullLabel, Scratch, Smallest,
     cpu::{Cpu, Isa},
@@ -9,38 +13,14 @@ use kernels::label::{
 };
 use proptest::{collection::vec, prelude::*};
 use proto::{ids::Commitment, post::ScryptN};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
-
-#[derive(Deserialize)]
-struct File<T> {
-    vectors: Vec<T>,
-}
-
-fn vectors<T: DeserializeOwned>(text: &str) -> Vec<T> {
-    let file: File<T> = serde_json::from_str(text).expect("a vector file");
-    assert!(!file.vectors.is_empty());
-    file.vectors
-}
-
-fn scrypt_n<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ScryptN, D::Error> {
-    ScryptN::new(Deserialize::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-/// Text forms: indices are decimal strings, identifiers hex.
-fn parsed<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(deserializer: D) -> Result<T, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-}
-
-fn unhex<const L: usize>(text: &str) -> [u8; L] {
-    let mut bytes = [0; L];
-    hex::decode_to_slice(text, &mut bytes).expect("hex of the right length");
-    bytes
-}
 
 /// A backend for every instruction set of this machine.
 fn cpus(n: ScryptN) -> Vec<Cpu> {
     Isa::available().into_iter().map(|isa| Cpu::new(isa, n).expect("available")).collect()
+}
+
+fn devices(n: ScryptN) -> Vec<Box<dyn Device>> {
+    cpus(n).into_iter().map(|cpu| Box::new(cpu) as Box<dyn Device>).collect()
 }
 
 /// The reference's answer to [`Cpu::full_labels`].
@@ -55,34 +35,17 @@ fn n(value: u64) -> ScryptN {
 
 #[test]
 fn labels_match_the_vectors() {
-    #[derive(Deserialize)]
-    struct Vector {
-        #[serde(deserialize_with = "scrypt_n")]
-        n: ScryptN,
-        #[serde(deserialize_with = "parsed")]
-        commitment: Commitment,
-        #[serde(deserialize_with = "parsed")]
-        index: u64,
-        label32: String,
-        label16: String,
-    }
-    let mut by_n = HashMap::<ScryptN, Vec<Vector>>::new();
-    for vector in vectors::<Vector>(include_str!("../testdata/labels.json")) {
-        by_n.entry(vector.n).or_default().push(vector);
-    }
-    for (n, vectors) in by_n {
+    for vectors in golden::labels() {
+        let n = vectors[0].n;
         let jobs: Vec<_> = vectors.iter().map(|v| (v.commitment, v.index)).collect();
-        let full: Vec<_> = vectors.iter().map(|v| unhex(&v.label32)).collect();
+        let full: Vec<_> = vectors.iter().map(|v| v.full).collect();
         assert_eq!(expected(&jobs, n), full, "reference, N = {}", n.get());
         for mut cpu in cpus(n) {
             let mut out = vec![[0; 32]; jobs.len()];
             cpu.full_labels(&jobs, &mut out).expect("labels");
             assert_eq!(out, full, "{}, N = {}", cpu.info().name, n.get());
             for vector in vectors.iter().take(3) {
-                let mut stored = [0; 16];
-                let smallest = cpu.labels(&vector.commitment, vector.index, &mut stored).expect("labels");
-                assert_eq!(stored, unhex(&vector.label16));
-                assert_eq!(smallest, Smallest { index: vector.index, label: unhex(&vector.label32) });
+                golden::gives(&mut cpu, vector);
             }
         }
     }
@@ -90,64 +53,12 @@ fn labels_match_the_vectors() {
 
 #[test]
 fn ranges_match_the_vectors() {
-    #[derive(Deserialize)]
-    struct Vector {
-        #[serde(deserialize_with = "scrypt_n")]
-        n: ScryptN,
-        #[serde(deserialize_with = "parsed")]
-        commitment: Commitment,
-        #[serde(deserialize_with = "parsed")]
-        start: u64,
-        count: usize,
-        sha256: String,
-        first_label16: String,
-        last_label16: String,
-    }
-    for vector in vectors::<Vector>(include_str!("../testdata/label_ranges.json")) {
-        for mut cpu in cpus(vector.n) {
-            let mut out = vec![0; vector.count * 16];
-            cpu.labels(&vector.commitment, vector.start, &mut out).expect("labels");
-            assert_eq!(out[..16], unhex::<16>(&vector.first_label16));
-            assert_eq!(out[out.len() - 16..], unhex::<16>(&vector.last_label16));
-            assert_eq!(<[u8; 32]>::from(Sha256::digest(&out)), unhex(&vector.sha256), "{}", cpu.info().name);
-        }
-    }
+    golden::ranges(&devices);
 }
 
 #[test]
 fn the_smallest_matches_the_vrf_vectors() {
-    #[derive(Deserialize)]
-    struct Found {
-        #[serde(deserialize_with = "parsed")]
-        index: u64,
-        label32: String,
-    }
-    #[derive(Deserialize)]
-    struct Vector {
-        #[serde(deserialize_with = "scrypt_n")]
-        n: ScryptN,
-        #[serde(deserialize_with = "parsed")]
-        commitment: Commitment,
-        #[serde(deserialize_with = "parsed")]
-        start: u64,
-        count: usize,
-        difficulty: String,
-        found: Option<Found>,
-    }
-    for vector in vectors::<Vector>(include_str!("../testdata/vrf_search.json")) {
-        let difficulty: FullLabel = unhex(&vector.difficulty);
-        let found = vector.found.map(|found| Smallest { index: found.index, label: unhex(&found.label32) });
-        for mut cpu in cpus(vector.n) {
-            let mut out = vec![0; vector.count * 16];
-            let smallest = cpu.labels(&vector.commitment, vector.start, &mut out).expect("labels");
-            assert_eq!(Some(smallest).filter(|s| s.label < difficulty), found, "{}", cpu.info().name);
-        }
-    }
-}
-
-/// Any index, the edges of 32 and 64 bits more often than chance would have it.
-fn index() -> impl Strategy<Value = u64> {
-    prop_oneof![any::<u64>(), 0..100_u64, (1_u64 << 32) - 50..(1 << 32) + 50, u64::MAX - 200..=u64::MAX]
+    golden::searches(&devices);
 }
 
 fn cost() -> impl Strategy<Value = ScryptN> {

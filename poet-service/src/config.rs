@@ -4,6 +4,7 @@
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+pub use proto::span::Span;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -54,65 +55,12 @@ pub enum ConfigError {
 /// Why a text is no value of its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// Not a duration such as `336h`, `90s`, `1h30m`.
-    #[error("expected a duration such as 336h, 90s or 1h30m")]
-    Span,
     /// Not a time such as `2023-07-14T08:00:00Z`.
     #[error("expected a time such as 2023-07-14T08:00:00Z")]
     Moment,
     /// Not the base64 of 32 bytes.
     #[error("expected the base64 of 32 bytes")]
     Key,
-}
-
-/// A duration, written like `1h30m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let mut rest = text.trim();
-        let mut nanos = 0f64;
-        if rest == "0" {
-            return Ok(Self(Duration::ZERO));
-        }
-        if rest.is_empty() {
-            return Err(ValueError::Span);
-        }
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(ValueError::Span)?;
-            let number: f64 = rest[..digits].parse().map_err(|_| ValueError::Span)?;
-            rest = &rest[digits..];
-            let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-            nanos += number
-                * match &rest[..unit] {
-                    "h" => 3.6e12,
-                    "m" => 6e10,
-                    "s" => 1e9,
-                    "ms" => 1e6,
-                    "us" | "µs" => 1e3,
-                    "ns" => 1.0,
-                    _ => return Err(ValueError::Span),
-                };
-            rest = &rest[unit..];
-        }
-        // a century is enough
-        if nanos > 3.2e18 { Err(ValueError::Span) } else { Ok(Self(Duration::from_nanos(nanos.round() as u64))) }
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = self.0.as_nanos();
-        for (unit, length) in [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)] {
-            if nanos >= length && nanos.is_multiple_of(length) {
-                return write!(f, "{}{unit}", nanos / length);
-            }
-        }
-        write!(f, "{nanos}ns")
-    }
 }
 
 /// A moment, written as RFC 3339.
@@ -170,7 +118,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(Span, Moment, Key);
+as_text!(Moment, Key);
 
 macro_rules! options {
     ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty, $variable:literal;)*) => {
@@ -330,22 +278,6 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_written_as_before() {
-        let span = |text: &str| text.parse::<Span>().map(|Span(s)| s.as_millis());
-        assert_eq!(span("336h"), Ok(1_209_600_000));
-        assert_eq!(span("1h30m"), Ok(5_400_000));
-        assert_eq!(span("1.5s"), Ok(1500));
-        assert_eq!(span("100ms"), Ok(100));
-        assert_eq!(span("0"), Ok(0));
-        for bad in ["", "5", "h", "1x", "-1s", "1h 5m"] {
-            assert_eq!(span(bad), Err(ValueError::Span), "{bad}");
-        }
-        for text in ["336h", "90m", "10s", "1500ms", "0ns"] {
-            assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
-        }
-    }
 
     #[test]
     fn flags_go_before_the_file_and_the_file_before_the_defaults() {

@@ -1,10 +1,10 @@
 //! The members of a round: their tree, whose root is the round's statement, and the proofs nodes take from it
-//! (poet.md section 4).
+//! (poet.md section 4). Nodes check them with [`proto::merkle::verify`].
 
 use kernels::posw::Node;
 use proto::poet::MembershipProof;
 
-use crate::merkle::{self, Join, PathError};
+use crate::merkle::{self, Join};
 
 /// The hash of the members' tree: `BLAKE3(0x01 || left || right)`.
 #[derive(Debug, Clone, Copy)]
@@ -12,9 +12,7 @@ pub struct MemberHash;
 
 impl Join for MemberHash {
     fn join(&self, left: &[u8], right: &[u8]) -> Node {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&[0x01]).update(left).update(right);
-        hasher.finalize().into()
+        proto::merkle::join(left, right)
     }
 }
 
@@ -36,11 +34,4 @@ pub fn prove(members: &[Node], position: usize) -> Option<MembershipProof> {
         position >>= 1;
     }
     Some(MembershipProof { nodes, leaf_index })
-}
-
-/// Whether `nodes` lead the challenges at `indices` to `statement`. Bits of an index above the length of the path are ignored
-/// and an inner node may pose as a leaf: nodes accept both (poet.md section 4).
-pub fn verify(statement: &Node, challenges: &[&[u8]], indices: &[u64], nodes: &[Node]) -> Result<bool, PathError> {
-    let reached = merkle::reconstruct(&MemberHash, indices, challenges, nodes)?;
-    Ok(reached.left_siblings.len() == challenges.len() && reached.root.as_ref() == statement)
 }

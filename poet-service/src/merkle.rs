@@ -4,6 +4,8 @@
 //! [`PADDING`]. The tree of a round and the tree of its members differ only in their [`Join`].
 
 use kernels::posw::{Node, PADDING, Statement};
+pub use proto::merkle::PathError;
+use proto::merkle::check_indices;
 
 /// The hash above two children.
 pub trait Join {
@@ -83,28 +85,6 @@ impl AsRef<[u8]> for Sibling<'_> {
     }
 }
 
-/// Why leaves cannot be led to a root at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PathError {
-    /// Not as many leaves as indices.
-    #[error("{leaves} leaves for {indices} indices")]
-    Count {
-        /// Leaves given.
-        leaves: usize,
-        /// Indices given.
-        indices: usize,
-    },
-    /// Nothing to prove.
-    #[error("no leaves")]
-    Empty,
-    /// The indices do not ascend.
-    #[error("indices are not sorted")]
-    NotSorted,
-    /// An index occurs twice.
-    #[error("an index occurs twice")]
-    Duplicate,
-}
-
 /// What a reconstruction ends with.
 #[derive(Debug)]
 pub struct Reconstruction<'a> {
@@ -122,18 +102,7 @@ pub fn reconstruct<'a>(
     leaves: &[&'a [u8]],
     nodes: &'a [impl AsRef<[u8]>],
 ) -> Result<Reconstruction<'a>, PathError> {
-    if leaves.len() != indices.len() {
-        return Err(PathError::Count { leaves: leaves.len(), indices: indices.len() });
-    }
-    if leaves.is_empty() {
-        return Err(PathError::Empty);
-    }
-    if !indices.is_sorted() {
-        return Err(PathError::NotSorted);
-    }
-    if indices.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(PathError::Duplicate);
-    }
+    check_indices(leaves.len(), indices)?;
     let leaves = indices.iter().copied().zip(leaves.iter().copied());
     let mut walk =
         Walk { hash, leaves: leaves.peekable(), nodes: nodes.iter(), left_siblings: Vec::with_capacity(indices.len()) };

@@ -229,6 +229,42 @@ impl Join for Plain {
     }
 }
 
+/// The levels of a plain tree whose leaves are their own numbers.
+fn plain_levels(count: u64) -> Vec<Vec<Node>> {
+    let leaf = |number: u64| {
+        let mut leaf = PADDING;
+        leaf[..8].copy_from_slice(&number.to_le_bytes());
+        leaf
+    };
+    let mut levels = vec![(0..count).map(leaf).collect::<Vec<_>>()];
+    while levels[levels.len() - 1].len() > 1 {
+        let below = &levels[levels.len() - 1];
+        let above = below.chunks(2).map(|pair| Plain.join(&pair[0], pair.get(1).unwrap_or(&PADDING))).collect();
+        levels.push(above);
+    }
+    levels
+}
+
+/// Checks the root, and makes the expected proof for some leaves and leads them to the root with it.
+fn check_plain_tree(count: u64, root: &Value, indices: &[u64], proof: &Value) -> Vec<Vec<Vec<u8>>> {
+    let levels = plain_levels(count);
+    assert_eq!(merkle::root(&Plain, levels[0].clone()), Some(node(root)));
+    if indices.is_empty() {
+        return Vec::new();
+    }
+    let mut made: Vec<Node> = Vec::new();
+    merkle::for_each_proof_node(count, indices, |level, position| {
+        made.push(levels[level as usize].get(position as usize).copied().unwrap_or(PADDING));
+        Ok::<(), ()>(())
+    })
+    .unwrap();
+    assert_eq!(made, nodes(proof));
+    let leaves: Vec<&[u8]> = indices.iter().map(|i| &levels[0][*i as usize][..]).collect();
+    let reached = merkle::reconstruct(&Plain, indices, &leaves, &made).unwrap();
+    assert_eq!(reached.root.as_ref(), node(root));
+    reached.left_siblings.iter().map(|s| s.iter().map(|node| node.as_ref().to_vec()).collect()).collect()
+}
+
 #[test]
 fn plain_trees_are_those_of_the_vectors() {
     let vectors = vectors!("merkle_plain");
@@ -238,46 +274,24 @@ fn plain_trees_are_those_of_the_vectors() {
         if number(&case["min_height"]) > u64::from(merkle::root_level(count)) {
             continue;
         }
-        let mut levels = vec![
-            (0..count)
-                .map(|i| {
-                    let mut leaf = PADDING;
-                    leaf[..8].copy_from_slice(&i.to_le_bytes());
-                    leaf
-                })
-                .collect::<Vec<_>>(),
-        ];
-        while levels[levels.len() - 1].len() > 1 {
-            let below = &levels[levels.len() - 1];
-            let above = below.chunks(2).map(|pair| Plain.join(&pair[0], pair.get(1).unwrap_or(&PADDING))).collect();
-            levels.push(above);
-        }
-        assert_eq!(merkle::root(&Plain, levels[0].clone()), Some(node(&case["root"])));
         let indices = numbers(&case["prove"]);
+        let found = check_plain_tree(count, &case["root"], &indices, &case["proof"]);
         if indices.is_empty() {
             continue;
         }
-        let mut proof: Vec<Node> = Vec::new();
-        merkle::for_each_proof_node(count, &indices, |level, position| {
-            proof.push(levels[level as usize].get(position as usize).copied().unwrap_or(PADDING));
-            Ok::<(), ()>(())
-        })
-        .unwrap();
-        assert_eq!(proof, nodes(&case["proof"]));
-        let leaves: Vec<&[u8]> = indices.iter().map(|i| &levels[0][*i as usize][..]).collect();
-        let reached = merkle::reconstruct(&Plain, &indices, &leaves, &proof).unwrap();
-        assert_eq!(reached.root.as_ref(), node(&case["root"]));
         let expected: Vec<Vec<Vec<u8>>> = list(&case["parking_snapshots"])
             .iter()
             .map(|snapshot| list(snapshot).iter().filter(|node| !node.is_null()).map(bytes).collect())
             .collect();
-        let found: Vec<Vec<Vec<u8>>> =
-            reached.left_siblings.iter().map(|s| s.iter().map(|node| node.as_ref().to_vec()).collect()).collect();
         assert_eq!(found, expected);
     }
     for case in list(&vectors["validator_argument_errors"]) {
         let leaves = vec![&PADDING[..]; number(&case["leaves"]) as usize];
         assert!(merkle::reconstruct(&Plain, &numbers(&case["indices"]), &leaves, &[PADDING]).is_err(), "{case}");
+    }
+    for case in list(&vectors!("merkle_tree")["cases"]) {
+        let indices = if case["leaves_to_prove"].is_null() { Vec::new() } else { numbers(&case["leaves_to_prove"]) };
+        check_plain_tree(number(&case["leaf_count"]), &case["root"], &indices, &case["proof"]);
     }
 }
 
@@ -294,18 +308,19 @@ fn membership_is_that_of_the_vectors() {
             assert_eq!(proof, MembershipProof { nodes: nodes(&case["nodes"]), leaf_index: position });
             assert_eq!(hex::encode(scale::encode(&proof).unwrap()), text(&case["scale"]));
             let leaf = &members[position as usize][..];
-            assert_eq!(membership::verify(&root, &[leaf], &[position], &proof.nodes), Ok(true));
+            assert_eq!(proto::merkle::verify(&root, &[position], &[leaf], &proof.nodes), Ok(true));
         }
         for case in list(&tree["multi_proofs"]) {
             let indices = numbers(&case["leaf_indices"]);
             let leaves: Vec<&[u8]> = indices.iter().map(|i| &members[*i as usize][..]).collect();
-            assert_eq!(membership::verify(&root, &leaves, &indices, &nodes(&case["nodes"])), Ok(true));
+            assert_eq!(proto::merkle::verify(&root, &indices, &leaves, &nodes(&case["nodes"])), Ok(true));
         }
         assert!(membership::prove(&members, members.len()).is_none());
     }
     for case in list(&vectors["validation"]) {
         let leaf = bytes(&case["leaf"]);
-        let verdict = membership::verify(&node(&case["root"]), &[&leaf], &[number(&case["leaf_index"])], &nodes(&case["nodes"]));
+        let verdict =
+            proto::merkle::verify(&node(&case["root"]), &[number(&case["leaf_index"])], &[&leaf], &nodes(&case["nodes"]));
         assert_eq!(verdict == Ok(true), case["valid"].as_bool().unwrap(), "{}", case["note"]);
     }
     for round in list(&vectors!("round_statement")["rounds"]) {

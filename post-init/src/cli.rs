@@ -83,7 +83,7 @@ struct DataArgs {
 
 #[derive(Debug, Clone, Args)]
 struct NetworkArgs {
-    /// Network whose parameters apply: mainnet, testnet, fastnet, standalone
+    /// Network whose parameters apply: mainnet, testnet, fastnet, standalone, local, or the path of a preset file
     #[arg(long, default_value = "mainnet")]
     preset: Preset,
     /// Cost of the label function, a power of two [default: as recorded, else as the preset says]

@@ -1,4 +1,4 @@
-//! Identity keys and their files (post.md section 7).
+//! Identity keys and their files (post.md section 7). What they sign is in `signing` and `vrf` (feature `node`).
 
 use std::{
     fs::{File, OpenOptions},
@@ -54,6 +54,16 @@ impl IdentityKey {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut_slice()).map_err(|e| KeyFileError::Random(e.to_string()))?;
         Ok(Self(SigningKey::from_bytes(&seed)))
+    }
+
+    /// The key made from a seed.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+
+    #[cfg(feature = "node")]
+    pub(crate) fn signing_key(&self) -> &SigningKey {
+        &self.0
     }
 
     /// The public half.

@@ -2,7 +2,14 @@
 
 use std::fmt;
 
-use crate::scale::{self, Decode, DecodeError, Encode, EncodeError, Reader, Writer};
+use serde::{Deserialize, Serialize};
+
+pub use crate::ids::PoetProofRef;
+use crate::{
+    json,
+    scale::{self, Decode, DecodeError, Encode, EncodeError, Reader, Writer},
+    units::count,
+};
 
 /// Leaves that a proof opens, and the security parameter of the network (poet.md section 1.4).
 pub const PROVEN_LEAVES: usize = 150;
@@ -13,13 +20,14 @@ pub const MAX_PROOF_NODES: usize = 5400;
 /// The most nodes a membership proof may carry.
 pub const MAX_MEMBERSHIP_NODES: usize = 32;
 
-/// A number of leaves, which is what elapsed time is counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Leaves(pub u64);
-
-/// Leaves in units of the network's tick size: what the weight of an activation is multiplied by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Ticks(pub u64);
+count! {
+    /// A number of leaves, which is what elapsed time is counted in.
+    Leaves, u64
+}
+count! {
+    /// Leaves in units of the network's tick size: what the weight of an activation is multiplied by.
+    Ticks, u64
+}
 
 impl Leaves {
     /// Whole ticks in this many leaves; none where the tick size is zero.
@@ -28,12 +36,6 @@ impl Leaves {
             Some(ticks) => Ticks(ticks),
             None => Ticks(0),
         }
-    }
-}
-
-impl fmt::Display for Leaves {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -83,6 +85,19 @@ impl TryFrom<&[u8]> for Element {
     }
 }
 
+impl Serialize for Element {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        json::base64::serialize(self, to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let bytes: Vec<u8> = json::base64::deserialize(from)?;
+        Self::try_from(&*bytes).map_err(serde::de::Error::custom)
+    }
+}
+
 impl Encode for Element {
     fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
         to.bytes(self, 32)
@@ -90,6 +105,8 @@ impl Encode for Element {
 }
 
 impl Decode for Element {
+    const MIN_BYTES: usize = 1;
+
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let bytes = from.bytes(32)?;
         Self::try_from(bytes).map_err(|_| DecodeError::TooLong { found: bytes.len() as u32, limit: 32 })
@@ -97,42 +114,23 @@ impl Decode for Element {
 }
 
 /// The opened leaves of a tree and the nodes that lead from them to its root (poet.md section 1.5).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, Deserialize)]
 pub struct MerkleProof {
     /// The root of the tree.
     pub root: Element,
     /// Labels of the opened leaves, by ascending leaf number.
+    #[scale(max = PROVEN_LEAVES)]
     pub proven_leaves: Vec<Element>,
     /// The nodes beside the paths, in the order in which a reconstruction from left to right takes them.
+    #[scale(max = MAX_PROOF_NODES)]
     pub proof_nodes: Vec<Element>,
 }
 
-impl Encode for MerkleProof {
-    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
-        self.root.encode(to)?;
-        to.list(&self.proven_leaves, PROVEN_LEAVES)?;
-        to.list(&self.proof_nodes, MAX_PROOF_NODES)
-    }
-}
-
-impl Decode for MerkleProof {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            root: Element::decode(from)?,
-            proven_leaves: from.list(PROVEN_LEAVES)?,
-            proof_nodes: from.list(MAX_PROOF_NODES)?,
-        })
-    }
-}
-
-/// What an activation refers to: the BLAKE3 of the encoded [`PoetProof`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PoetProofRef(pub [u8; 32]);
-
 /// A proof of elapsed time.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, Deserialize)]
 pub struct PoetProof {
     /// The opened tree.
+    #[serde(flatten)]
     pub merkle: MerkleProof,
     /// Leaves of the tree.
     pub leaf_count: Leaves,
@@ -145,83 +143,38 @@ impl PoetProof {
     }
 }
 
-impl Encode for PoetProof {
-    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
-        self.merkle.encode(to)?;
-        to.compact64(self.leaf_count.0);
-        Ok(())
-    }
-}
-
-impl Decode for PoetProof {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { merkle: MerkleProof::decode(from)?, leaf_count: Leaves(from.compact64()?) })
-    }
-}
-
 /// A proof with its origin, as nodes store it and send it to each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct PoetProofMessage {
     /// The proof.
+    #[serde(flatten)]
     pub proof: PoetProof,
     /// Public key of the server.
+    #[serde(rename = "poet_service_id")]
     pub service_id: Element,
     /// Name of the round: a decimal number from honest servers, any bytes from others.
     pub round_id: Element,
     /// The root of the members' tree, with which every hash of the proof is salted.
+    #[serde(with = "json::base64")]
     pub statement: [u8; 32],
     /// Zeros in practice; nobody verifies it.
+    #[serde(with = "json::base64")]
     pub signature: [u8; 64],
 }
 
-impl Encode for PoetProofMessage {
-    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
-        self.proof.encode(to)?;
-        self.service_id.encode(to)?;
-        self.round_id.encode(to)?;
-        to.raw(&self.statement);
-        to.raw(&self.signature);
-        Ok(())
-    }
-}
-
-impl Decode for PoetProofMessage {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            proof: PoetProof::decode(from)?,
-            service_id: Element::decode(from)?,
-            round_id: Element::decode(from)?,
-            statement: from.array()?,
-            signature: from.array()?,
-        })
-    }
-}
-
 /// The path from a member's challenge to the statement of a round (poet.md section 4).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode, Serialize, Deserialize)]
 pub struct MembershipProof {
     /// Siblings from the bottom up.
+    #[scale(max = MAX_MEMBERSHIP_NODES)]
+    #[serde(with = "json::base64_list")]
     pub nodes: Vec<[u8; 32]>,
     /// Position of the member in the round's list.
     pub leaf_index: u64,
 }
 
-impl Encode for MembershipProof {
-    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
-        to.list(&self.nodes, MAX_MEMBERSHIP_NODES)?;
-        to.compact64(self.leaf_index);
-        Ok(())
-    }
-}
-
-impl Decode for MembershipProof {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { nodes: from.list(MAX_MEMBERSHIP_NODES)?, leaf_index: from.compact64()? })
-    }
-}
-
 /// A certifier's word that an identity has initialised its space (poet.md section 5.7).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Certificate {
     /// The identity's public key; a certificate with one of another length than 32 bytes fits nobody.
     pub pubkey: Element,
@@ -233,19 +186,6 @@ impl Certificate {
     /// Reads a certificate; bytes after it are ignored, as servers in use do.
     pub fn parse(data: &[u8]) -> Result<Self, DecodeError> {
         scale::decode_prefix(data).map(|(certificate, _)| certificate)
-    }
-}
-
-impl Encode for Certificate {
-    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
-        self.pubkey.encode(to)?;
-        to.option(self.expiration.as_ref())
-    }
-}
-
-impl Decode for Certificate {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { pubkey: Element::decode(from)?, expiration: from.option()? })
     }
 }
 

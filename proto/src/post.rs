@@ -1,6 +1,6 @@
 //! Proofs of space-time (PoST): what labels are bound to, how many there are and where they lie.
 //!
-//! - [`Params`] and [`Preset`]: the parameters of a network
+//! - [`Params`]: the parameters of a network, which [`Preset`]s contain
 //! - [`Layout`]: which label lies in which file
 //! - [`Metadata`][]: `postdata_metadata.json`
 //! - [`Proof`]: a proof of space and how its indices are packed
@@ -16,11 +16,12 @@ mod vrf;
 
 pub use layout::{Layout, LayoutError, file_name, parse_file_name};
 pub use metadata::{METADATA_FILE, Metadata, MetadataError, NonceValue};
-pub use params::{InvalidScryptN, Params, Preset, ScryptN, UnitsOutOfRange, UnknownPreset};
+pub use params::{InvalidScryptN, Params, ScryptN, UnitsOutOfRange};
 pub use proof::{MAX_INDICES_BYTES, Proof, index_bits, pack_indices, packed_len, unpack_indices};
 pub use vrf::{NoThreshold, vrf_threshold};
 
 use crate::ids::{AtxId, Commitment, NodeId};
+pub use crate::preset::Preset;
 
 /// Bytes of a label on disk: the first half of a full label (post.md section 1).
 pub const LABEL_BYTES: u64 = 16;

@@ -1,36 +1,35 @@
 //! The SCALE codec as the network speaks it (types.md section 1, poet.md section 2).
 //!
 //! Integers are *compact* unless a format says otherwise; byte strings, text and lists carry a compact count and a limit that
-//! belongs to the field. A type implements [`Encode`] and [`Decode`] by naming its fields in order:
+//! belongs to the field. Most objects are their fields one after the other and derive [`Encode`] and [`Decode`]:
 //!
 //! ```
-//! use proto::scale::{self, Decode, DecodeError, Encode, EncodeError, Reader, Writer};
+//! use proto::scale::{self, Bytes, Decode, Encode};
 //!
+//! #[derive(Encode, Decode)]
 //! struct Note {
 //!     number: u64,
-//!     text: Vec<u8>,
+//!     #[scale(max = 32)]
+//!     text: Bytes,
 //! }
 //!
-//! impl Encode for Note {
-//!     fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
-//!         to.compact64(self.number);
-//!         to.bytes(&self.text, 32)
-//!     }
-//! }
-//!
-//! impl Decode for Note {
-//!     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-//!         Ok(Self { number: from.compact64()?, text: from.bytes(32)?.to_vec() })
-//!     }
-//! }
-//!
-//! let bytes = scale::encode(&Note { number: 1, text: b"hi".to_vec() }).unwrap();
+//! let bytes = scale::encode(&Note { number: 1, text: Bytes::from(&b"hi"[..]) }).unwrap();
 //! assert_eq!(bytes, [4, 8, b'h', b'i']);
-//! assert_eq!(scale::decode::<Note>(&bytes).unwrap().text, b"hi");
+//! assert_eq!(*scale::decode::<Note>(&bytes).unwrap().text, *b"hi");
 //! ```
 //!
-//! The codec of the network also counts nesting (types.md section 1.2). The types are fixed and none nests deeper than the
-//! budget, so there is nothing to count here: depth is a property of a type, not of the bytes.
+//! Leniencies of the deployed decoder that are kept, because two nodes must accept the same bytes: a `bool` or option tag other
+//! than 1 means false or none, and a 64-bit integer in the big mode may have superfluous zero bytes. Nothing else is lenient.
+
+use std::ops::Deref;
+
+pub use proto_derive::{Decode, Encode};
+
+use crate::json;
+
+/// Lists and options that may be open at once in a message of a node (types.md section 1.2). No object comes near; the budget
+/// is what bounds the recursion of a type that contains itself.
+pub const NESTING: u32 = 6;
 
 /// The largest value of the four-byte mode; larger ones use the big mode.
 const MAX_FOUR_BYTES: u64 = (1 << 30) - 1;
@@ -79,6 +78,9 @@ pub enum DecodeError {
         /// The limit of the field.
         limit: usize,
     },
+    /// More lists and options inside each other than the budget allows.
+    #[error("nested too deeply")]
+    Nesting,
     /// The value ended before the bytes did.
     #[error("{count} bytes left over")]
     TrailingBytes {
@@ -101,8 +103,24 @@ pub trait Encode {
 
 /// A type that can be read from its SCALE form.
 pub trait Decode: Sized {
+    /// Bytes of the shortest form there is. Lists check their count with it, so that no more is allocated than the input
+    /// justifies.
+    const MIN_BYTES: usize;
+
     /// Reads a value and leaves the reader behind it.
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError>;
+}
+
+/// A byte string or a list, whose limit belongs to the field that holds it.
+pub trait EncodeLimited {
+    /// Appends the count and the elements, at most `max` of them.
+    fn encode_limited(&self, max: usize, to: &mut Writer) -> Result<(), EncodeError>;
+}
+
+/// A byte string or a list, whose limit belongs to the field that holds it.
+pub trait DecodeLimited: Sized {
+    /// Reads the count and the elements, at most `max` of them.
+    fn decode_limited(max: usize, from: &mut Reader<'_>) -> Result<Self, DecodeError>;
 }
 
 /// The encoding of a value.
@@ -177,18 +195,8 @@ impl Writer {
 
     /// A list of at most `limit` elements with its count in front.
     pub fn list<T: Encode>(&mut self, items: &[T], limit: usize) -> Result<(), EncodeError> {
-        self.list_with(items, limit, |to, item| item.encode(to))
-    }
-
-    /// A list like [`Writer::list`] whose elements `element` writes.
-    pub fn list_with<T>(
-        &mut self,
-        items: &[T],
-        limit: usize,
-        mut element: impl FnMut(&mut Self, &T) -> Result<(), EncodeError>,
-    ) -> Result<(), EncodeError> {
         self.count(items.len(), limit)?;
-        items.iter().try_for_each(|item| element(self, item))
+        items.iter().try_for_each(|item| item.encode(self))
     }
 
     /// An option: one byte that says whether a value follows, then the value.
@@ -219,12 +227,18 @@ impl Writer {
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    nesting: u32,
 }
 
 impl<'a> Reader<'a> {
     /// A reader at the first of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self::with_nesting(bytes, NESTING)
+    }
+
+    /// A reader that lets at most `nesting` lists and options be open at once.
+    pub fn with_nesting(bytes: &'a [u8], nesting: u32) -> Self {
+        Self { rest: bytes, nesting }
     }
 
     /// Bytes not read yet.
@@ -319,27 +333,20 @@ impl<'a> Reader<'a> {
         self.raw(count)
     }
 
-    /// A list of at most `limit` elements, each of at least one byte.
+    /// A list of at most `limit` elements.
     pub fn list<T: Decode>(&mut self, limit: usize) -> Result<Vec<T>, DecodeError> {
-        self.list_with(limit, T::decode)
-    }
-
-    /// A list like [`Reader::list`] whose elements `element` reads.
-    pub fn list_with<T>(
-        &mut self,
-        limit: usize,
-        mut element: impl FnMut(&mut Self) -> Result<T, DecodeError>,
-    ) -> Result<Vec<T>, DecodeError> {
-        let count = self.count(limit)?;
-        // no element is shorter than a byte, so this also bounds the allocation by the input
-        if count > self.rest.len() {
-            return Err(DecodeError::UnexpectedEnd { needed: count, left: self.rest.len() });
-        }
-        let mut items = Vec::with_capacity(count.min(4096));
-        for _ in 0..count {
-            items.push(element(self)?);
-        }
-        Ok(items)
+        self.nested(|from| {
+            let count = from.count(limit)?;
+            let needed = count.saturating_mul(T::MIN_BYTES.max(1));
+            if needed > from.rest.len() {
+                return Err(DecodeError::UnexpectedEnd { needed, left: from.rest.len() });
+            }
+            let mut items = Vec::with_capacity(count);
+            for _ in 0..count {
+                items.push(T::decode(from)?);
+            }
+            Ok(items)
+        })
     }
 
     /// An option; a tag other than 1 means that nothing follows, as the network does.
@@ -349,7 +356,14 @@ impl<'a> Reader<'a> {
 
     /// An option like [`Reader::option`] whose value `some` reads.
     pub fn option_with<T>(&mut self, some: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<Option<T>, DecodeError> {
-        if self.bool()? { some(self).map(Some) } else { Ok(None) }
+        self.nested(|from| if from.bool()? { some(from).map(Some) } else { Ok(None) })
+    }
+
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+        self.nesting = self.nesting.checked_sub(1).ok_or(DecodeError::Nesting)?;
+        let value = read(self)?;
+        self.nesting += 1;
+        Ok(value)
     }
 
     fn count(&mut self, limit: usize) -> Result<usize, DecodeError> {
@@ -369,6 +383,8 @@ impl<const N: usize> Encode for [u8; N] {
 }
 
 impl<const N: usize> Decode for [u8; N] {
+    const MIN_BYTES: usize = N;
+
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         from.array()
     }
@@ -386,6 +402,8 @@ macro_rules! compact_integers {
 
         /// In compact form.
         impl Decode for $integer {
+            const MIN_BYTES: usize = 1;
+
             fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
                 from.$read()
             }
@@ -393,7 +411,129 @@ macro_rules! compact_integers {
     )*};
 }
 
-compact_integers!(u16: compact16, u32: compact32, u64: compact64);
+compact_integers!(u8: compact8, u16: compact16, u32: compact32, u64: compact64);
+
+/// One byte.
+impl Encode for bool {
+    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
+        to.bool(*self);
+        Ok(())
+    }
+}
+
+/// One byte; 1 is true and every other value false, as the network does.
+impl Decode for bool {
+    const MIN_BYTES: usize = 1;
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        from.bool()
+    }
+}
+
+impl<T: Encode> Encode for Option<T> {
+    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
+        to.option(self.as_ref())
+    }
+}
+
+impl<T: Decode> Decode for Option<T> {
+    const MIN_BYTES: usize = 1;
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        from.option()
+    }
+}
+
+impl<T: Encode> Encode for Box<T> {
+    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
+        (**self).encode(to)
+    }
+}
+
+impl<T: Decode> Decode for Box<T> {
+    const MIN_BYTES: usize = T::MIN_BYTES;
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        T::decode(from).map(Self::new)
+    }
+}
+
+/// Two values back to back.
+impl<A: Encode, B: Encode> Encode for (A, B) {
+    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
+        self.0.encode(to)?;
+        self.1.encode(to)
+    }
+}
+
+/// Two values back to back.
+impl<A: Decode, B: Decode> Decode for (A, B) {
+    const MIN_BYTES: usize = A::MIN_BYTES + B::MIN_BYTES;
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok((A::decode(from)?, B::decode(from)?))
+    }
+}
+
+impl<T: Encode> EncodeLimited for Vec<T> {
+    fn encode_limited(&self, max: usize, to: &mut Writer) -> Result<(), EncodeError> {
+        to.list(self, max)
+    }
+}
+
+impl<T: Decode> DecodeLimited for Vec<T> {
+    fn decode_limited(max: usize, from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        from.list(max)
+    }
+}
+
+/// A byte string with its length in front: packed data, texts that nobody promises to be UTF-8. As JSON it is base64.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bytes({})", hex::encode(&self.0))
+    }
+}
+
+impl From<&[u8]> for Bytes {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+impl serde::Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        json::base64::serialize(&self.0, to)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        json::base64::deserialize(from).map(Self)
+    }
+}
+
+impl EncodeLimited for Bytes {
+    fn encode_limited(&self, max: usize, to: &mut Writer) -> Result<(), EncodeError> {
+        to.bytes(self, max)
+    }
+}
+
+impl DecodeLimited for Bytes {
+    fn decode_limited(max: usize, from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        from.bytes(max).map(Self::from)
+    }
+}
 
 #[cfg(test)]
 mod tests {

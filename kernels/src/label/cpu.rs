@@ -15,6 +15,8 @@ mod neon;
 mod portable;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod words;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::{fmt, iter, str::FromStr};
 

@@ -28,8 +28,8 @@ use cust::{
 use proto::{ids::Commitment, post::ScryptN};
 
 use super::{
-    Device, DeviceError, DeviceInfo, DeviceKind, STORED, Smallest,
-    gpu::{Ceiling, Driver, Engine, Found, GpuClass, GpuInfo, Held, Meter, ROW, SLOTS, Tuning, fingerprint},
+    DeviceError, DeviceKind, STORED,
+    gpu::{Ceiling, Engine, Found, Gpu, GpuClass, GpuInfo, Held, Meter, ROW, SLOTS, Tuning, fingerprint},
 };
 
 const PTX: &str = include_str!("cuda/label.ptx");
@@ -145,19 +145,12 @@ impl Adapter {
     }
 
     /// Loads the kernels; memory for labels is taken at the first use.
-    pub fn open(&self, n: ScryptN, tuning: Tuning) -> Result<Cuda, DeviceError> {
+    pub fn open(&self, n: ScryptN, tuning: Tuning) -> Result<Gpu, DeviceError> {
         tuning.check()?;
         let meter = Meter::default();
         let engine = Streams::new(self, n, tuning, meter.clone())?;
-        let lanes = tuning.lanes.next_multiple_of(tuning.group);
-        let info = DeviceInfo {
-            name: format!("cuda {}", self.info.name),
-            kind: DeviceKind::Cuda,
-            lanes: lanes as usize,
-            scratch_bytes: lanes as u64 * tuning.bytes_per_lane(n),
-        };
         // A launch is meant to take a fraction of a second.
-        Ok(Cuda { driver: Driver::new(engine, tuning, n, Duration::from_secs(30)), info, tuning, n, meter })
+        Ok(Gpu::new(engine, &self.info, DeviceKind::Cuda, (n, tuning), Duration::from_secs(30), meter))
     }
 }
 
@@ -227,63 +220,6 @@ fn failure(error: CudaError, bytes: u64) -> DeviceError {
 
 fn check<T>(result: Result<T, CudaError>) -> Result<T, DeviceError> {
     result.map_err(|e| failure(e, 0))
-}
-
-/// An NVIDIA graphics processor that makes labels.
-pub struct Cuda {
-    driver: Driver<Streams>,
-    info: DeviceInfo,
-    tuning: Tuning,
-    n: ScryptN,
-    meter: Meter,
-}
-
-impl Cuda {
-    /// Takes memory if that has not happened, and tells for how many labels in flight it is.
-    pub fn lanes(&mut self) -> Result<u32, DeviceError> {
-        let lanes = self.driver.lanes()?;
-        self.info.lanes = lanes as usize;
-        self.info.scratch_bytes = lanes as u64 * self.tuning.bytes_per_lane(self.n);
-        Ok(lanes)
-    }
-
-    /// How long one dispatch may take before the device counts as hung.
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.driver.set_patience(patience);
-    }
-
-    /// Counts the memory held.
-    pub fn meter(&self) -> &Meter {
-        &self.meter
-    }
-
-    /// The longest launch so far, the first ones left out.
-    pub fn longest_dispatch(&self) -> Duration {
-        self.driver.longest_dispatch()
-    }
-}
-
-impl Device for Cuda {
-    fn info(&self) -> &DeviceInfo {
-        &self.info
-    }
-
-    fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError> {
-        super::check_range(first, out)?;
-        self.lanes()?;
-        let smallest = self.driver.labels(commitment, first, out)?;
-        // Memory may have turned out to be less.
-        self.lanes()?;
-        Ok(smallest)
-    }
-
-    fn release(&mut self) {
-        self.driver.release();
-    }
-
-    fn allocated(&self) -> u64 {
-        self.meter.bytes()
-    }
 }
 
 /// What exists while there is memory.

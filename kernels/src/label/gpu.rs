@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use autotune::{Measured, Tuned, autotune, candidates};
 pub use roofline::{Bound, Ceiling, Work};
 
-use super::{Block, DeviceError, STORED, Smallest, check_range};
+use super::{Block, Device, DeviceError, DeviceInfo, DeviceKind, STORED, Smallest, check_range};
 
 /// What a device is, before anything runs on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -210,6 +210,100 @@ impl Drop for Held {
     }
 }
 
+/// A graphics processor that makes labels, whichever backend drives it.
+pub struct Gpu {
+    driver: Box<dyn Drive>,
+    info: DeviceInfo,
+    tuning: Tuning,
+    n: ScryptN,
+    meter: Meter,
+}
+
+impl Gpu {
+    /// `patience` is how long one dispatch may take before the device counts as hung; `meter` counts what the engine allocates.
+    pub(super) fn new(
+        engine: impl Engine + 'static,
+        found: &GpuInfo,
+        kind: DeviceKind,
+        (n, tuning): (ScryptN, Tuning),
+        patience: Duration,
+        meter: Meter,
+    ) -> Self {
+        let lanes = tuning.lanes.next_multiple_of(tuning.group);
+        let info = DeviceInfo {
+            name: format!("{} {}", found.backend, found.name),
+            kind,
+            lanes: lanes as usize,
+            scratch_bytes: lanes as u64 * tuning.bytes_per_lane(n),
+        };
+        Self { driver: Box::new(Driver::new(engine, tuning, n, patience)), info, tuning, n, meter }
+    }
+
+    /// Takes memory if that has not happened, and tells for how many labels in flight it is.
+    pub fn lanes(&mut self) -> Result<u32, DeviceError> {
+        let lanes = self.driver.lanes()?;
+        self.info.lanes = lanes as usize;
+        self.info.scratch_bytes = lanes as u64 * self.tuning.bytes_per_lane(self.n);
+        Ok(lanes)
+    }
+
+    /// How long one dispatch may take before the device counts as hung.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.driver.set_patience(patience);
+    }
+
+    /// Counts the memory held.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// The longest dispatch of ROMix so far, the first ones, which may compile, left out.
+    pub fn longest_dispatch(&self) -> Duration {
+        self.driver.longest_dispatch()
+    }
+}
+
+impl Device for Gpu {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError> {
+        check_range(first, out)?;
+        self.lanes()?;
+        let smallest = self.driver.labels(commitment, first, out)?;
+        // Memory may have turned out to be less.
+        self.lanes()?;
+        Ok(smallest)
+    }
+
+    fn release(&mut self) {
+        self.driver.release();
+    }
+
+    fn allocated(&self) -> u64 {
+        self.meter.bytes()
+    }
+}
+
+/// A [`Driver`] of any engine.
+trait Drive: Send {
+    /// Labels in flight, taking memory for them if that has not happened.
+    fn lanes(&mut self) -> Result<u32, DeviceError>;
+
+    /// See [`Device::labels`].
+    fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError>;
+
+    /// Gives the memory back until the next call of [`Self::labels`].
+    fn release(&mut self);
+
+    /// See [`Gpu::set_patience`].
+    fn set_patience(&mut self, patience: Duration);
+
+    /// See [`Gpu::longest_dispatch`].
+    fn longest_dispatch(&self) -> Duration;
+}
+
 /// The places that finished batches wait in to be read.
 pub(super) const SLOTS: usize = 2;
 
@@ -317,7 +411,7 @@ struct Flight<T> {
 }
 
 /// Runs an [`Engine`].
-pub(super) struct Driver<E: Engine> {
+struct Driver<E: Engine> {
     /// None once it is lost or hangs.
     engine: Option<E>,
     tuning: Tuning,
@@ -343,7 +437,7 @@ struct Batch {
 }
 
 impl<E: Engine> Driver<E> {
-    pub(super) fn new(engine: E, tuning: Tuning, n: ScryptN, patience: Duration) -> Self {
+    fn new(engine: E, tuning: Tuning, n: ScryptN, patience: Duration) -> Self {
         let target = Duration::from_millis(tuning.slice_ms as u64);
         Self {
             engine: Some(engine),
@@ -357,82 +451,6 @@ impl<E: Engine> Driver<E> {
             flights: VecDeque::new(),
             last_done: Instant::now(),
             longest: Duration::ZERO,
-        }
-    }
-
-    pub(super) fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
-    }
-
-    #[cfg(all(test, feature = "wgpu"))]
-    pub(super) fn engine(&self) -> Option<&E> {
-        self.engine.as_ref()
-    }
-
-    /// The longest dispatch of ROMix so far, the first ones, which may compile, left out.
-    pub(super) fn longest_dispatch(&self) -> Duration {
-        self.longest
-    }
-
-    /// Labels in flight, taking memory for them if that has not happened.
-    pub(super) fn lanes(&mut self) -> Result<u32, DeviceError> {
-        if let Some(lanes) = self.lanes {
-            return Ok(lanes);
-        }
-        let group = self.tuning.group;
-        let engine = self.engine.as_mut().ok_or_else(gone)?;
-        let mut lanes = (engine.room().min(self.limit) / group * group).max(group);
-        loop {
-            match engine.allocate(lanes) {
-                Ok(()) => break,
-                Err(DeviceError::OutOfMemory { .. }) if lanes > group => {
-                    engine.free();
-                    lanes = (lanes / 2).next_multiple_of(group).min(lanes - group);
-                }
-                Err(e) => {
-                    engine.free();
-                    return Err(e);
-                }
-            }
-        }
-        self.lanes = Some(lanes);
-        Ok(lanes)
-    }
-
-    /// Gives the memory back until the next call of [`Self::labels`].
-    pub(super) fn release(&mut self) {
-        if let Some(engine) = &mut self.engine {
-            engine.free();
-        }
-        self.lanes = None;
-    }
-
-    /// See [`Device::labels`](super::Device::labels).
-    pub(super) fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError> {
-        check_range(first, out)?;
-        loop {
-            let lanes = self.lanes()?;
-            match self.run(commitment, first, out, lanes) {
-                Err(DeviceError::OutOfMemory { .. }) if lanes > self.tuning.group => {
-                    // The memory was given and then not there: begin again with less.
-                    self.settle()?;
-                    self.release();
-                    self.limit = (lanes / 2).next_multiple_of(self.tuning.group).min(lanes - self.tuning.group);
-                }
-                Err(e) => {
-                    self.flights.clear();
-                    // The driver may never return from a call that frees what a hung device works on, and the state of a
-                    // failed one is unknown: what they hold is left to the end of the process or to the driver.
-                    if matches!(e, DeviceError::Hung { .. }) {
-                        mem::forget(self.engine.take());
-                    } else {
-                        self.engine = None;
-                    }
-                    self.lanes = None;
-                    return Err(e);
-                }
-                Ok(smallest) => return Ok(smallest),
-            }
         }
     }
 
@@ -535,6 +553,74 @@ impl<E: Engine> Driver<E> {
         let found = Smallest { index: batch.first + found.place as u64, label: found.label };
         *smallest = Some(smallest.map_or(found, |other| other.min(found)));
         Ok(())
+    }
+}
+
+impl<E: Engine> Drive for Driver<E> {
+    fn lanes(&mut self) -> Result<u32, DeviceError> {
+        if let Some(lanes) = self.lanes {
+            return Ok(lanes);
+        }
+        let group = self.tuning.group;
+        let engine = self.engine.as_mut().ok_or_else(gone)?;
+        let mut lanes = (engine.room().min(self.limit) / group * group).max(group);
+        loop {
+            match engine.allocate(lanes) {
+                Ok(()) => break,
+                Err(DeviceError::OutOfMemory { .. }) if lanes > group => {
+                    engine.free();
+                    lanes = (lanes / 2).next_multiple_of(group).min(lanes - group);
+                }
+                Err(e) => {
+                    engine.free();
+                    return Err(e);
+                }
+            }
+        }
+        self.lanes = Some(lanes);
+        Ok(lanes)
+    }
+
+    fn release(&mut self) {
+        if let Some(engine) = &mut self.engine {
+            engine.free();
+        }
+        self.lanes = None;
+    }
+
+    fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError> {
+        loop {
+            let lanes = self.lanes()?;
+            match self.run(commitment, first, out, lanes) {
+                Err(DeviceError::OutOfMemory { .. }) if lanes > self.tuning.group => {
+                    // The memory was given and then not there: begin again with less.
+                    self.settle()?;
+                    self.release();
+                    self.limit = (lanes / 2).next_multiple_of(self.tuning.group).min(lanes - self.tuning.group);
+                }
+                Err(e) => {
+                    self.flights.clear();
+                    // The driver may never return from a call that frees what a hung device works on, and the state of a
+                    // failed one is unknown: what they hold is left to the end of the process or to the driver.
+                    if matches!(e, DeviceError::Hung { .. }) {
+                        mem::forget(self.engine.take());
+                    } else {
+                        self.engine = None;
+                    }
+                    self.lanes = None;
+                    return Err(e);
+                }
+                Ok(smallest) => return Ok(smallest),
+            }
+        }
+    }
+
+    fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    fn longest_dispatch(&self) -> Duration {
+        self.longest
     }
 }
 

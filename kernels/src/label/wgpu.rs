@@ -17,8 +17,8 @@ use pollster::block_on;
 use proto::{ids::Commitment, post::ScryptN};
 
 use super::{
-    Device, DeviceError, DeviceInfo, DeviceKind, STORED, Smallest,
-    gpu::{Driver, Engine, Found, GpuClass, GpuInfo, Held, Meter, ROW, SLOTS, Tuning, fingerprint},
+    DeviceError, DeviceKind, STORED,
+    gpu::{Engine, Found, Gpu, GpuClass, GpuInfo, Held, Meter, ROW, SLOTS, Tuning, fingerprint},
 };
 
 const LABEL: &str = include_str!("wgpu/label.wgsl");
@@ -185,76 +185,12 @@ impl Adapter {
     }
 
     /// Compiles the kernels; memory is taken at the first use.
-    pub fn open(&self, n: ScryptN, tuning: Tuning) -> Result<Wgpu, DeviceError> {
-        let software = self.info.class == GpuClass::Software;
+    pub fn open(&self, n: ScryptN, tuning: Tuning) -> Result<Gpu, DeviceError> {
         // A dispatch is meant to take a fraction of a second; the first ones compile.
-        let patience = Duration::from_secs(if software { 300 } else { 30 });
+        let patience = Duration::from_secs(if self.info.class == GpuClass::Software { 300 } else { 30 });
         let meter = Meter::default();
         let engine = Shards::new(self, n, tuning, meter.clone())?;
-        let info = DeviceInfo {
-            name: format!("{} {}", self.info.backend, self.info.name),
-            kind: DeviceKind::Wgpu,
-            lanes: tuning.lanes.next_multiple_of(tuning.group) as usize,
-            scratch_bytes: tuning.lanes.next_multiple_of(tuning.group) as u64 * tuning.bytes_per_lane(n),
-        };
-        Ok(Wgpu { driver: Driver::new(engine, tuning, n, patience), info, tuning, n, meter })
-    }
-}
-
-/// A graphics processor that makes labels.
-pub struct Wgpu {
-    driver: Driver<Shards>,
-    info: DeviceInfo,
-    tuning: Tuning,
-    n: ScryptN,
-    meter: Meter,
-}
-
-impl Wgpu {
-    /// Takes memory if that has not happened, and tells for how many labels in flight it is.
-    pub fn lanes(&mut self) -> Result<u32, DeviceError> {
-        let lanes = self.driver.lanes()?;
-        self.info.lanes = lanes as usize;
-        self.info.scratch_bytes = lanes as u64 * self.tuning.bytes_per_lane(self.n);
-        Ok(lanes)
-    }
-
-    /// How long one dispatch may take before the device counts as hung.
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.driver.set_patience(patience);
-    }
-
-    /// Counts the memory held.
-    pub fn meter(&self) -> &Meter {
-        &self.meter
-    }
-
-    /// The longest dispatch so far, the first ones left out.
-    pub fn longest_dispatch(&self) -> Duration {
-        self.driver.longest_dispatch()
-    }
-}
-
-impl Device for Wgpu {
-    fn info(&self) -> &DeviceInfo {
-        &self.info
-    }
-
-    fn labels(&mut self, commitment: &Commitment, first: u64, out: &mut [u8]) -> Result<Smallest, DeviceError> {
-        super::check_range(first, out)?;
-        self.lanes()?;
-        let smallest = self.driver.labels(commitment, first, out)?;
-        // Memory may have turned out to be less.
-        self.lanes()?;
-        Ok(smallest)
-    }
-
-    fn release(&mut self) {
-        self.driver.release();
-    }
-
-    fn allocated(&self) -> u64 {
-        self.meter.bytes()
+        Ok(Gpu::new(engine, &self.info, DeviceKind::Wgpu, (n, tuning), patience, meter))
     }
 }
 
@@ -689,6 +625,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::label::Device;
 
     /// There is no Mac and no Windows here; that the kernels can be written in their languages is a beginning.
     #[test]
@@ -717,8 +654,11 @@ mod tests {
         for adapter in enumerate().expect("an adapter") {
             let n = ScryptN::new(64).expect("a power of two");
             let tuning = Tuning { lanes: 32, group: 32, ..Tuning::SOFTWARE };
-            let mut device = adapter.open(n, tuning).expect("a device");
-            let raw = device.driver.engine().expect("not lost").device.clone();
+            let meter = Meter::default();
+            let engine = Shards::new(&adapter, n, tuning, meter.clone()).expect("a device");
+            let raw = engine.device.clone();
+            let patience = Duration::from_secs(300);
+            let mut device = Gpu::new(engine, adapter.info(), DeviceKind::Wgpu, (n, tuning), patience, meter);
             let (commitment, mut out) = (Commitment([3; 32]), [0; 40 * 16]);
             device.labels(&commitment, 0, &mut out).expect("labels");
             raw.destroy();

@@ -1,14 +1,16 @@
 //! What the tests of all GPU backends share: golden vectors, random ranges against the processor, memory.
 
+#[path = "golden.rs"]
+mod golden;
+
+use golden::index;
 use kernels::label::{
-    Device, DeviceError, FullLabel, Smallest,
+    Device, DeviceError,
     cpu::{Cpu, Isa},
     gpu::Tuning,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use proto::{ids::Commitment, post::ScryptN};
-use serde::{Deserialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 
 /// Opens a device; every test takes one of these for each device found.
 pub(crate) type Open<'a> = &'a dyn Fn(ScryptN, Tuning) -> Result<Box<dyn Device>, DeviceError>;
@@ -23,111 +25,27 @@ pub(crate) fn n(value: u64) -> ScryptN {
     ScryptN::new(value).expect("a power of two")
 }
 
-#[derive(Deserialize)]
-struct File<T> {
-    vectors: Vec<T>,
-}
-
-fn vectors<T: DeserializeOwned>(text: &str) -> Vec<T> {
-    let file: File<T> = serde_json::from_str(text).expect("a vector file");
-    assert!(!file.vectors.is_empty());
-    file.vectors
-}
-
-fn unhex<const L: usize>(text: &str) -> [u8; L] {
-    let mut bytes = [0; L];
-    hex::decode_to_slice(text, &mut bytes).expect("hex of the right length");
-    bytes
-}
-
-#[derive(Deserialize)]
-struct LabelVector {
-    n: u64,
-    commitment: String,
-    index: String,
-    label32: String,
-}
-
-/// Every `step`-th vector of `labels.json` with these parameters. Full labels are seen as the smallest of a range of one.
+/// Every `step`-th vector of single labels with these parameters.
 pub(crate) fn golden_labels(open: Open<'_>, tuning: Tuning, step: usize) {
-    let vectors = vectors::<LabelVector>(include_str!("../../testdata/labels.json"));
-    let mut costs: Vec<u64> = vectors.iter().map(|vector| vector.n).collect();
-    costs.dedup();
     let mut beyond = 0;
-    for cost in costs {
-        let mut device = open(n(cost), tuning).expect("a device");
-        for vector in vectors.iter().filter(|vector| vector.n == cost).step_by(step) {
-            let index = vector.index.parse().expect("an index");
-            let label: FullLabel = unhex(&vector.label32);
-            let mut stored = [0; 16];
-            let smallest = device.labels(&Commitment(unhex(&vector.commitment)), index, &mut stored).expect("a label");
-            assert_eq!(smallest, Smallest { index, label }, "N = {cost}, {tuning:?}");
-            assert_eq!(stored, label[..16], "N = {cost}, {tuning:?}");
-            beyond += usize::from(index > u32::MAX as u64);
+    for vectors in golden::labels() {
+        let mut device = open(vectors[0].n, tuning).expect("a device");
+        for vector in vectors.iter().step_by(step) {
+            golden::gives(&mut *device, vector);
+            beyond += usize::from(vector.index > u32::MAX as u64);
         }
     }
     assert!(beyond > 50 / step, "the vectors contain indices above 2^32");
 }
 
-#[derive(Deserialize)]
-struct RangeVector {
-    n: u64,
-    commitment: String,
-    start: String,
-    count: usize,
-    sha256: String,
-}
-
-/// The vectors of `label_ranges.json`, which cross 2^32.
+/// The vectors of ranges.
 pub(crate) fn golden_ranges(open: Open<'_>, tuning: Tuning) {
-    for vector in vectors::<RangeVector>(include_str!("../../testdata/label_ranges.json")) {
-        let mut device = open(n(vector.n), tuning).expect("a device");
-        let mut out = vec![0; vector.count * 16];
-        device.labels(&Commitment(unhex(&vector.commitment)), vector.start.parse().expect("an index"), &mut out).expect("labels");
-        assert_eq!(<[u8; 32]>::from(Sha256::digest(&out)), unhex(&vector.sha256), "N = {}, {tuning:?}", vector.n);
-    }
+    golden::ranges(&|n| vec![open(n, tuning).expect("a device")]);
 }
 
-#[derive(Deserialize)]
-struct Found {
-    index: String,
-    label32: String,
-}
-
-#[derive(Deserialize)]
-struct SearchVector {
-    n: u64,
-    commitment: String,
-    start: String,
-    count: usize,
-    difficulty: String,
-    found: Option<Found>,
-}
-
-/// The vectors of `vrf_search.json`: the smallest label of a range.
+/// The vectors of searches for the smallest label.
 pub(crate) fn golden_searches(open: Open<'_>, tuning: Tuning) {
-    for vector in vectors::<SearchVector>(include_str!("../../testdata/vrf_search.json")) {
-        let mut device = open(n(vector.n), tuning).expect("a device");
-        let difficulty: FullLabel = unhex(&vector.difficulty);
-        let found =
-            vector.found.map(|found| Smallest { index: found.index.parse().expect("an index"), label: unhex(&found.label32) });
-        let mut out = vec![0; vector.count * 16];
-        let smallest = device
-            .labels(&Commitment(unhex(&vector.commitment)), vector.start.parse().expect("an index"), &mut out)
-            .expect("labels");
-        assert_eq!(Some(smallest).filter(|s| s.label < difficulty), found, "N = {}, {tuning:?}", vector.n);
-    }
-}
-
-/// Any index, the edges of 32 and 64 bits more often than chance would have it.
-fn index() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        any::<u64>(),
-        0..100_u64,
-        (1_u64 << 32) - 50..(1 << 32) + 50,
-        (5_u64 << 32) - 20..(5 << 32) + 20,
-        u64::MAX - 200..=u64::MAX
-    ]
+    golden::searches(&|n| vec![open(n, tuning).expect("a device")]);
 }
 
 /// The device gives what the processor gives, for random ranges with these parameters.

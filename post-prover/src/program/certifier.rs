@@ -23,8 +23,9 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use kernels::pow::{BuildOptions, Mode as PowMode, RandomX};
 use proto::{
     ids::{AtxId, Challenge, NodeId},
+    poet::{Certificate, Element},
     post::{Params, Preset, Proof, ScryptN},
-    scale::{EncodeError, Writer},
+    scale::{self, EncodeError},
     units::SpaceUnits,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
@@ -201,15 +202,9 @@ struct CertifyResponse {
     pub_key: String,
 }
 
-/// `compact(32) || node id || option of compact seconds` (post.md section 17).
-fn encode_certificate(node_id: &NodeId, expires: Option<u64>) -> Result<Vec<u8>, EncodeError> {
-    let mut writer = Writer::default();
-    writer.bytes(node_id.as_bytes(), 32)?;
-    writer.option_with(expires.as_ref(), |writer, seconds| {
-        writer.compact64(*seconds);
-        Ok(())
-    })?;
-    Ok(writer.into_bytes())
+/// What the certifier signs (post.md section 17).
+fn encode_certificate(node_id: &NodeId, expiration: Option<u64>) -> Result<Vec<u8>, EncodeError> {
+    scale::encode(&Certificate { pubkey: Element::from(node_id.0), expiration })
 }
 
 /// How the deployed certifier words a refusal.
@@ -412,7 +407,6 @@ fn generate_keys() -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use ed25519_dalek::{Signature, VerifyingKey};
-    use proto::scale::Reader;
     use serde_json::Value;
 
     use super::*;
@@ -491,9 +485,7 @@ mod tests {
                 assert_eq!(body, expected, "{what}");
             } else {
                 let certificate = decode("certificate");
-                let mut reader = Reader::new(&certificate);
-                reader.bytes(32).unwrap();
-                let expires = reader.option_with(Reader::compact64).unwrap().unwrap();
+                let expires = Certificate::parse(&certificate).unwrap().expiration.unwrap();
                 let in_two_weeks = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 14 * 86400;
                 assert!(in_two_weeks.abs_diff(expires) < 100);
             }

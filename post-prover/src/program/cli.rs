@@ -53,7 +53,7 @@ pub enum Command {
 /// The rules of a network. Values given here go before those of the preset.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ParamArgs {
-    /// Network: mainnet, testnet, fastnet or standalone [default: mainnet]
+    /// Network: mainnet, testnet, fastnet, standalone, local, or the path of a preset file [default: mainnet]
     #[arg(long)]
     pub preset: Option<Preset>,
     /// Cost of the label function

@@ -1,9 +1,12 @@
 //! Proofs of space and the form their indices travel in (post.md section 11).
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 
-use crate::units::Labels;
+use crate::{
+    json,
+    scale::{Decode, DecodeError, Encode, EncodeError, Reader, Writer},
+    units::Labels,
+};
 
 /// Most bytes the packed indices of a proof may have on the network (post.md section 20).
 pub const MAX_INDICES_BYTES: usize = 800;
@@ -16,19 +19,28 @@ pub struct Proof {
     /// The nonce; its group is `nonce / 16`.
     pub nonce: u32,
     /// Label indices, see [`pack_indices`].
-    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    #[serde(with = "json::base64")]
     pub indices: Vec<u8>,
     /// The k2pow of the nonce's group.
     pub pow: u64,
 }
 
-fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&STANDARD.encode(bytes))
+/// Written by hand because the indices, which much computes with, are no [`Bytes`](crate::scale::Bytes).
+impl Encode for Proof {
+    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
+        to.compact32(self.nonce);
+        to.bytes(&self.indices, MAX_INDICES_BYTES)?;
+        to.compact64(self.pow);
+        Ok(())
+    }
 }
 
-fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-    STANDARD.decode(text.as_bytes()).map_err(|e| D::Error::custom(format!("not base64: {e}")))
+impl Decode for Proof {
+    const MIN_BYTES: usize = 3;
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { nonce: from.compact32()?, indices: from.bytes(MAX_INDICES_BYTES)?.to_vec(), pow: from.compact64()? })
+    }
 }
 
 /// Bits each index takes when there are `num_labels` labels: those of `num_labels` itself, not of the last index (post.md

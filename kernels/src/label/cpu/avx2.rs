@@ -11,11 +11,10 @@
 use std::arch::{
     asm,
     x86_64::{
-        __m128i, __m256i, _MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm256_andnot_si256, _mm256_castsi128_si256,
-        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256,
-        _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_slli_epi64, _mm256_srli_epi32, _mm256_srli_epi64,
-        _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
-        _mm256_xor_si256,
+        __m128i, __m256i, _mm256_add_epi32, _mm256_andnot_si256, _mm256_castsi128_si256, _mm256_castsi256_si128,
+        _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256, _mm256_set1_epi64x,
+        _mm256_setzero_si256, _mm256_slli_epi32, _mm256_slli_epi64, _mm256_srli_epi32, _mm256_srli_epi64, _mm256_storeu_si256,
+        _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
     },
 };
 
@@ -23,75 +22,28 @@ use super::{
     Arithmetic,
     keccak::{self, Lanes},
     words::{self, Register},
+    x86,
 };
 use crate::label::{Block, hash::State};
 
-/// The proof that the machine has AVX2.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Avx2(());
-
-impl Avx2 {
-    pub(super) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx2").then_some(Self(()))
-    }
+x86::backend! {
+    /// The proof that the machine has AVX2.
+    Avx2, "avx2", 4, Ymm;
+    __m256i, zero _mm256_setzero_si256, load _mm256_loadu_si256, store _mm256_storeu_si256, xor _mm256_xor_si256,
+    splat _mm256_set1_epi64x
 }
 
-impl Arithmetic<4> for Avx2 {
-    const GROUP: usize = Ymm::LABELS;
-    const WORTH: usize = 3;
-
-    fn permute(self, state: &mut State<4>) {
-        // SAFETY: `self` is the proof that the instructions exist.
-        unsafe { permute(state) }
-    }
-
-    fn romix(self, blocks: &mut [Block], v: &mut [Block]) {
-        // SAFETY: `self` is the proof that the instructions exist.
-        unsafe { romix(blocks, v) }
-    }
-}
-
+/// `a ^ (!b & c)`.
+#[inline]
 #[target_feature(enable = "avx2")]
-fn permute(state: &mut State<4>) {
-    let mut words = [Quads(_mm256_setzero_si256()); 25];
-    for (word, lanes) in words.iter_mut().zip(&*state) {
-        // SAFETY: four words are 32 bytes.
-        *word = Quads(unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) });
-    }
-    for (word, lanes) in keccak::permute(words).into_iter().zip(state) {
-        // SAFETY: as above.
-        unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), word.0) };
-    }
+fn chi(a: __m256i, b: __m256i, c: __m256i) -> __m256i {
+    _mm256_xor_si256(a, _mm256_andnot_si256(b, c))
 }
 
-/// One word of four Keccak states.
-#[derive(Clone, Copy)]
-struct Quads(__m256i);
-
-impl Lanes for Quads {
-    #[inline(always)]
-    fn xor(self, other: Self) -> Self {
-        // SAFETY: a value of this type is the proof that the instructions exist.
-        Self(unsafe { _mm256_xor_si256(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn chi(self, b: Self, c: Self) -> Self {
-        // SAFETY: as in `xor`.
-        Self(unsafe { _mm256_xor_si256(self.0, _mm256_andnot_si256(b.0, c.0)) })
-    }
-
-    #[inline(always)]
-    fn rotate<const BITS: i32, const REST: i32>(self) -> Self {
-        // SAFETY: as in `xor`.
-        Self(unsafe { _mm256_or_si256(_mm256_slli_epi64::<BITS>(self.0), _mm256_srli_epi64::<REST>(self.0)) })
-    }
-
-    #[inline(always)]
-    fn splat(self, word: u64) -> Self {
-        // SAFETY: as in `xor`.
-        Self(unsafe { _mm256_set1_epi64x(word.cast_signed()) })
-    }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rotate<const BITS: i32, const REST: i32>(x: __m256i) -> __m256i {
+    _mm256_or_si256(_mm256_slli_epi64::<BITS>(x), _mm256_srli_epi64::<REST>(x))
 }
 
 #[target_feature(enable = "avx2")]
@@ -107,18 +59,11 @@ struct Ymm(__m256i);
 /// Transposes the four by four words of each 128-bit lane.
 #[inline(always)]
 fn transpose(x: [Ymm; 4]) -> [Ymm; 4] {
-    let [a, b, c, d] = x.map(|x| x.0);
+    let x = x.map(|x| x.0);
     // SAFETY: a value of this type is the proof that the instructions exist.
-    unsafe {
-        let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-        let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
-        [
-            Ymm(_mm256_unpacklo_epi64(ab_low, cd_low)),
-            Ymm(_mm256_unpackhi_epi64(ab_low, cd_low)),
-            Ymm(_mm256_unpacklo_epi64(ab_high, cd_high)),
-            Ymm(_mm256_unpackhi_epi64(ab_high, cd_high)),
-        ]
-    }
+    let rows =
+        unsafe { x86::transpose!(x; _mm256_unpacklo_epi32, _mm256_unpackhi_epi32, _mm256_unpacklo_epi64, _mm256_unpackhi_epi64) };
+    rows.map(Ymm)
 }
 
 /// Four words from each of two places, one per lane.
@@ -194,18 +139,6 @@ impl Register for Ymm {
         assert!(words.len() == Self::LABELS);
         // SAFETY: there is room for eight words.
         unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), self.0) }
-    }
-
-    #[inline(always)]
-    fn prefetch_read(line: *const u32) {
-        // SAFETY: a prefetch has no effect on memory and does not fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
-    }
-
-    #[inline(always)]
-    fn prefetch_write(line: *const u32) {
-        // SAFETY: a prefetch has no effect on memory and does not fault.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.cast()) }
     }
 
     #[inline(always)]

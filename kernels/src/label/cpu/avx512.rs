@@ -17,11 +17,11 @@
 #![expect(clippy::inline_always, reason = "callees must be compiled with the instruction set of the entry function")]
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512i, _MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_castsi128_si512,
-    _mm512_castsi256_si512, _mm512_castsi512_si128, _mm512_extracti32x4_epi32, _mm512_inserti32x4, _mm512_inserti64x4,
-    _mm512_loadu_si512, _mm512_rol_epi32, _mm512_rol_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi32,
-    _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_ternarylogic_epi32, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
+    __m128i, __m256i, __m512i, _mm512_add_epi32, _mm512_castsi128_si512, _mm512_castsi256_si512, _mm512_castsi512_si128,
+    _mm512_extracti32x4_epi32, _mm512_inserti32x4, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_rol_epi32, _mm512_rol_epi64,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_epi32, _mm512_shuffle_i32x4, _mm512_storeu_si512,
+    _mm512_ternarylogic_epi32, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use proto::post::ScryptN;
@@ -30,75 +30,28 @@ use super::{
     Arithmetic,
     keccak::{self, Lanes},
     words::{self, Register},
+    x86,
 };
 use crate::label::{Block, hash::State};
 
-/// The proof that the machine has AVX-512 F.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Avx512(());
-
-impl Avx512 {
-    pub(super) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
-    }
+x86::backend! {
+    /// The proof that the machine has AVX-512 F.
+    Avx512, "avx512f", 8, Zmm;
+    __m512i, zero _mm512_setzero_si512, load _mm512_loadu_si512, store _mm512_storeu_si512, xor _mm512_xor_si512,
+    splat _mm512_set1_epi64
 }
 
-impl Arithmetic<8> for Avx512 {
-    const GROUP: usize = Zmm::LABELS;
-    const WORTH: usize = 3;
-
-    fn permute(self, state: &mut State<8>) {
-        // SAFETY: `self` is the proof that the instructions exist.
-        unsafe { permute(state) }
-    }
-
-    fn romix(self, blocks: &mut [Block], v: &mut [Block]) {
-        // SAFETY: `self` is the proof that the instructions exist.
-        unsafe { romix(blocks, v) }
-    }
-}
-
+/// `a ^ (!b & c)`.
+#[inline]
 #[target_feature(enable = "avx512f")]
-fn permute(state: &mut State<8>) {
-    let mut words = [Quads(_mm512_setzero_si512()); 25];
-    for (word, lanes) in words.iter_mut().zip(&*state) {
-        // SAFETY: eight words are 64 bytes.
-        *word = Quads(unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) });
-    }
-    for (word, lanes) in keccak::permute(words).into_iter().zip(state) {
-        // SAFETY: as above.
-        unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), word.0) };
-    }
+fn chi(a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi64::<0xd2>(a, b, c)
 }
 
-/// One word of eight Keccak states.
-#[derive(Clone, Copy)]
-struct Quads(__m512i);
-
-impl Lanes for Quads {
-    #[inline(always)]
-    fn xor(self, other: Self) -> Self {
-        // SAFETY: a value of this type is the proof that the instructions exist.
-        Self(unsafe { _mm512_xor_si512(self.0, other.0) })
-    }
-
-    #[inline(always)]
-    fn chi(self, b: Self, c: Self) -> Self {
-        // SAFETY: as in `xor`.
-        Self(unsafe { _mm512_ternarylogic_epi64::<0xd2>(self.0, b.0, c.0) })
-    }
-
-    #[inline(always)]
-    fn rotate<const BITS: i32, const REST: i32>(self) -> Self {
-        // SAFETY: as in `xor`.
-        Self(unsafe { _mm512_rol_epi64::<BITS>(self.0) })
-    }
-
-    #[inline(always)]
-    fn splat(self, word: u64) -> Self {
-        // SAFETY: as in `xor`.
-        Self(unsafe { _mm512_set1_epi64(word.cast_signed()) })
-    }
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn rotate<const BITS: i32, const REST: i32>(x: __m512i) -> __m512i {
+    _mm512_rol_epi64::<BITS>(x)
 }
 
 #[target_feature(enable = "avx512f")]
@@ -115,18 +68,11 @@ struct Zmm(__m512i);
 /// Transposes the four by four words of each 128-bit lane.
 #[inline(always)]
 fn transpose(x: [Zmm; 4]) -> [Zmm; 4] {
-    let [a, b, c, d] = x.map(|x| x.0);
+    let x = x.map(|x| x.0);
     // SAFETY: a value of this type is the proof that the instructions exist.
-    unsafe {
-        let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        [
-            Zmm(_mm512_unpacklo_epi64(ab_low, cd_low)),
-            Zmm(_mm512_unpackhi_epi64(ab_low, cd_low)),
-            Zmm(_mm512_unpacklo_epi64(ab_high, cd_high)),
-            Zmm(_mm512_unpackhi_epi64(ab_high, cd_high)),
-        ]
-    }
+    let rows =
+        unsafe { x86::transpose!(x; _mm512_unpacklo_epi32, _mm512_unpackhi_epi32, _mm512_unpacklo_epi64, _mm512_unpackhi_epi64) };
+    rows.map(Zmm)
 }
 
 /// Four words from each of four places, one per lane.
@@ -196,18 +142,6 @@ impl Register for Zmm {
         assert!(words.len() == Self::LABELS);
         // SAFETY: there is room for sixteen words.
         unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), self.0) }
-    }
-
-    #[inline(always)]
-    fn prefetch_read(line: *const u32) {
-        // SAFETY: a prefetch has no effect on memory and does not fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
-    }
-
-    #[inline(always)]
-    fn prefetch_write(line: *const u32) {
-        // SAFETY: a prefetch has no effect on memory and does not fault.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.cast()) }
     }
 
     #[inline(always)]
@@ -352,8 +286,8 @@ impl Group {
                 let row = &mut rows[lane * 4];
                 *row = ((*row & (n as u32 - 1)) * Zmm::LABELS as u32 + label as u32) * size_of::<Block>() as u32;
                 let row = v.wrapping_add(*row as usize);
-                Zmm::prefetch_read(row.cast());
-                Zmm::prefetch_read(row.wrapping_add(64).cast());
+                words::prefetch_read(row.cast());
+                words::prefetch_read(row.wrapping_add(64).cast());
             }
         }
     }

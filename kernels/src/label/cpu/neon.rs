@@ -9,7 +9,7 @@ use std::arch::{
         vreinterpretq_u16_u32, vreinterpretq_u32_u8, vreinterpretq_u32_u16, vreinterpretq_u32_u64, vreinterpretq_u64_u32,
         vrev32q_u16, vshlq_n_u32, vsriq_n_u32, vst1q_u32, vtrn1q_u32, vtrn1q_u64, vtrn2q_u32, vtrn2q_u64,
     },
-    asm, is_aarch64_feature_detected,
+    is_aarch64_feature_detected,
 };
 
 use super::{
@@ -106,12 +106,6 @@ impl Register for Vector {
         assert!(words.len() == Self::LABELS);
         // SAFETY: there is room for four words.
         unsafe { vst1q_u32(words.as_mut_ptr(), self.0) }
-    }
-
-    #[inline(always)]
-    fn prefetch_read(line: *const u32) {
-        // SAFETY: a prefetch has no effect on memory and does not fault. There is no stable intrinsic for it.
-        unsafe { asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly)) }
     }
 
     #[inline(always)]

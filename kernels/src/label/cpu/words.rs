@@ -43,14 +43,6 @@ pub(super) trait Register: Copy {
     /// The word of each label.
     fn write(self, words: &mut [u32]);
 
-    /// Asks for a cache line that will be read. By default nothing.
-    #[inline(always)]
-    fn prefetch_read(_line: *const u32) {}
-
-    /// Asks for a cache line that will be written. By default nothing.
-    #[inline(always)]
-    fn prefetch_write(_line: *const u32) {}
-
     /// The sum, lane by lane.
     fn add(self, other: Self) -> Self;
 
@@ -65,6 +57,30 @@ pub(super) trait Register: Copy {
 
     /// Every word to the left by 16, 12, 8 or 7 bits.
     fn rotate<const BITS: i32>(self) -> Self;
+}
+
+/// Asks for a cache line that will be read.
+#[inline(always)]
+pub(super) fn prefetch_read(line: *const u32) {
+    // SAFETY: a prefetch has no effect on memory and does not fault. On ARM there is no stable intrinsic for it.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+        #[cfg(target_arch = "aarch64")]
+        std::arch::asm!("prfm pldl1keep, [{line}]", line = in(reg) line, options(nostack, preserves_flags, readonly));
+    }
+}
+
+/// Asks for a cache line that will be written. Only x86-64 gains by it.
+#[inline(always)]
+fn prefetch_write(line: *const u32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect on memory and does not fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 /// A 64-byte half (B0 or B1) of the blocks of a group: one register per word.
@@ -179,7 +195,7 @@ impl<R: Register> Meanwhile for Store<'_, R> {
         // SAFETY: the four steps write the 16 words of the half; labels are 32 words apart.
         unsafe { R::store(words, |l| self.row.add(l * 32 + step * 4)) };
         for line in 0..R::LABELS / 4 {
-            R::prefetch_write(self.row.wrapping_add(self.ahead + (step * R::LABELS / 4 + line) * 32));
+            prefetch_write(self.row.wrapping_add(self.ahead + (step * R::LABELS / 4 + line) * 32));
         }
     }
 }
@@ -227,8 +243,8 @@ impl<R: Register> Group<R> {
         self.b1[0].write(&mut words[..R::LABELS]);
         for (l, (word, row)) in words.iter().zip(&mut self.rows).take(R::LABELS).enumerate() {
             *row = ((*word as usize & mask) * R::LABELS + l) * 32;
-            R::prefetch_read(v.as_ptr().cast::<u32>().wrapping_add(*row));
-            R::prefetch_read(v.as_ptr().cast::<u32>().wrapping_add(*row + 16));
+            prefetch_read(v.as_ptr().cast::<u32>().wrapping_add(*row));
+            prefetch_read(v.as_ptr().cast::<u32>().wrapping_add(*row + 16));
         }
     }
 

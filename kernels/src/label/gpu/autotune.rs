@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proto::ids::Commitment;
 use serde::{Deserialize, Serialize};
 
-use super::{GpuClass, Tuning};
+use super::{Gpu, GpuClass, Tuning};
 use crate::label::{Device, DeviceError, STORED};
 
 /// What was found for a device. The file it is kept in is the caller's business; [`GpuInfo::tuning_key`](super::GpuInfo::tuning_key) is
@@ -45,16 +45,16 @@ pub fn candidates(class: GpuClass, round: usize, best: Tuning) -> Vec<Tuning> {
 
 /// Tries parameters until no more are left or the time is over; the device of each trial is opened by `open` and dropped
 /// afterwards. Fails only if not even `start` works.
-pub fn autotune<D: Device>(
+pub fn autotune(
     class: GpuClass,
     start: Tuning,
     time: Duration,
-    mut open: impl FnMut(Tuning) -> Result<(D, u32), DeviceError>,
+    mut open: impl FnMut(Tuning) -> Result<Gpu, DeviceError>,
     mut watch: impl FnMut(&Measured),
 ) -> Result<Tuned, DeviceError> {
     let begun = Instant::now();
     let mut measure = |tuning| {
-        let result = open(tuning).and_then(|(mut device, lanes)| rate(&mut device, lanes));
+        let result = open(tuning).and_then(rate);
         watch(&Measured { tuning, result: result.clone() });
         result
     };
@@ -80,7 +80,8 @@ pub fn autotune<D: Device>(
 }
 
 /// Labels per second: of a full batch after a first one, in which kernels are compiled and dispatches find their length.
-fn rate(device: &mut impl Device, lanes: u32) -> Result<f64, DeviceError> {
+fn rate(mut device: Gpu) -> Result<f64, DeviceError> {
+    let lanes = device.lanes()?;
     let commitment = Commitment([0x5a; 32]);
     let mut out = vec![0; lanes as usize * STORED];
     device.labels(&commitment, 0, &mut out)?;
