@@ -270,6 +270,19 @@ fn the_command_line_reference_is_up_to_date() {
 }
 
 #[test]
+fn the_documentation_names_options_that_exist() {
+    let page = include_str!("../../../docs/post-prover.md");
+    let reference = [include_str!("../../../docs/post-prover-cli.md"), include_str!("../../src/program/official.rs")].concat();
+    let mut seen = 0;
+    for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("--")) {
+        let field = word.trim_start_matches('-').replace('-', "_");
+        assert!(reference.contains(&format!("{word} ")) || reference.contains(&format!("    {field}:")), "{word}");
+        seen += 1;
+    }
+    assert!(seen > 20);
+}
+
+#[test]
 fn the_dashboard_shows_metrics_that_exist() {
     let dashboard: Value = serde_json::from_str(include_str!("../../etc/grafana-dashboard.json")).unwrap();
     let sources = [include_str!("../../src/program/serve/identity.rs"), include_str!("../../src/program/k2pow/server.rs")];
