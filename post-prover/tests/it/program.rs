@@ -156,7 +156,7 @@ fn slow_data(dir: &Path) -> (Params, Vec<String>) {
     data::write(dir, &data::metadata(5, &params, 2, 1 << 20), params.scrypt_n);
     let options = format!("--preset fastnet --k1 {} --k2 {} --nonces 16 --threads 1 --randomx-mode light", params.k1, params.k2);
     let mut options: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
-    options.extend(["--pow-difficulty".to_owned(), format!("02{}", "00".repeat(31))]);
+    options.extend(["--pow-difficulty".to_owned(), format!("08{}", "00".repeat(31))]);
     (params, options)
 }
 
@@ -212,7 +212,7 @@ fn killed_and_interrupted_runs_go_on() {
         .arg(dir.path())
         .arg("--proof")
         .arg(&out)
-        .args(["--preset", "fastnet", "--k1", "26", "--k2", "30", "--pow-difficulty", &format!("02{}", "00".repeat(31))])
+        .args(["--preset", "fastnet", "--k1", "26", "--k2", "30", "--pow-difficulty", &format!("08{}", "00".repeat(31))])
         .output()
         .unwrap();
     assert_eq!((text(&output.stdout).trim(), code(&output)), ("valid", 0), "{}", text(&output.stderr));
@@ -274,7 +274,10 @@ fn the_documentation_names_options_that_exist() {
     let page = include_str!("../../../docs/post-prover.md");
     let reference = [include_str!("../../../docs/post-prover-cli.md"), include_str!("../../src/program/official.rs")].concat();
     let mut seen = 0;
-    for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("--")) {
+    for word in page
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .filter(|word| word.starts_with("--") && !word.starts_with("---"))
+    {
         let field = word.trim_start_matches('-').replace('-', "_");
         assert!(reference.contains(&format!("{word} ")) || reference.contains(&format!("    {field}:")), "{word}");
         seen += 1;

@@ -153,7 +153,7 @@ fn interrupted_runs_go_on_and_end_with_the_same_proof() {
         let mut interruptions = 0;
         let proof = loop {
             let stop = Arc::new(AtomicBool::new(false));
-            let source = Faulty::new(2, (interruptions % 2 == 0).then(|| Arc::clone(&stop)));
+            let source = Faulty::new(8, (interruptions % 2 == 0).then(|| Arc::clone(&stop)));
             match run.prove(&source, &counting, &stop) {
                 Ok(proof) => break proof,
                 Err(ProveError::Stopped | ProveError::Data(DataError::Io { .. })) => interruptions += 1,
