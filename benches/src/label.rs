@@ -79,7 +79,7 @@ fn pipeline_rate(isa: Isa, threads: usize, labels: u64) -> Result<(f64, f64)> {
         ..Request::new(Preset::Mainnet)
     };
     let (cpu, wall) = (process_time(), Instant::now());
-    init::run(&request, &dirs, &PoolOptions { cpu_threads: threads, isa, duty: 100 }, &Stop::default(), &Silent)?;
+    init::run(&request, &dirs, &PoolOptions::cpu(threads, isa), &Stop::default(), &Silent)?;
     let labels = labels as f64;
     Ok((labels / (process_time() - cpu), labels / wall.elapsed().as_secs_f64()))
 }

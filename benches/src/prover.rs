@@ -17,8 +17,8 @@ use kernels::{
 };
 use post_prover::{
     data::DataSet,
-    prove::{Job, Nonces, Open, Options, PowSource, PowSourceError, Progress, ProveError},
-    read::{BLOCK_BYTES, Buffer, Disk, Source as _, supports_direct},
+    prove::{Job, Nonces, Open, Options, PowClient, PowSource, PowSourceError, Progress, ProveError},
+    read::{Buffer, Disk, PLAIN_READ_BYTES, Source as _, supports_direct},
     state::StateFile,
     verify::{Claim, Mode, Request, Verifier},
 };
@@ -123,9 +123,9 @@ pub(crate) fn verify() -> Result<()> {
         )
     };
     println!("labels alone                  {labels_alone:>7.1}");
-    let mut times = Vec::new();
+    let mut builds: Vec<(f64, f64)> = Vec::new();
     for (mode, threads) in [(PowMode::Light, 1), (PowMode::Fast, 1), (PowMode::Fast, 2)] {
-        let start = Instant::now();
+        let (wall, cpu) = (Instant::now(), process_time());
         let randomx = match RandomX::build(BuildOptions { mode, large_pages: false, threads }, &stop, &progress) {
             Ok(randomx) => randomx,
             Err(error @ PowError::OutOfMemory { .. }) => {
@@ -134,9 +134,12 @@ pub(crate) fn verify() -> Result<()> {
             }
             Err(error) => return Err(error.into()),
         };
-        times.push(start.elapsed().as_secs_f64());
-        if threads == 2 {
-            println!("dataset: {:.1} s on one thread, {:.1} s on two ({:.2} of it)", times[1], times[2], times[2] / times[1]);
+        builds.push((wall.elapsed().as_secs_f64(), process_time() - cpu));
+        if let [_, (one, cpu_of_one), (two, cpu_of_two)] = builds[..] {
+            println!(
+                "dataset: {one:.1} s on one thread, {two:.1} s on two ({:.2} of it); {cpu_of_one:.1} and {cpu_of_two:.1} core-seconds",
+                two / one
+            );
             continue;
         }
         let mut hasher = randomx.hasher()?;
@@ -179,18 +182,12 @@ pub(crate) fn verify() -> Result<()> {
 struct FirstPass;
 
 impl PowSource for FirstPass {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        _: &AtomicBool,
-        _: &AtomicU64,
-    ) -> std::result::Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> std::result::Result<(), PowSourceError> {
         if puzzles.iter().any(|p| p.group >= 4) {
             return Err(PowSourceError::Failed("one pass is enough".into()));
         }
         for p in puzzles {
-            found(GroupPow { group: p.group, pow: 0 });
+            (client.found)(GroupPow { group: p.group, pow: 0 });
         }
         Ok(())
     }
@@ -199,7 +196,7 @@ impl PowSource for FirstPass {
 /// Bytes per second of a reader that does nothing else.
 fn plain_rate(path: &Path) -> Result<f64> {
     let mut file = Disk { direct: true }.open(path)?;
-    let mut buffer = Buffer::with_len(BLOCK_BYTES);
+    let mut buffer = Buffer::with_len(PLAIN_READ_BYTES);
     let (mut offset, start) = (0, Instant::now());
     loop {
         match file.read_at(&mut buffer, offset)? {
@@ -240,7 +237,7 @@ pub(crate) fn read() -> Result<()> {
     let parent = env::var_os("BENCH_DIR").map_or_else(env::temp_dir, Into::into);
     let dir = tempfile::tempdir_in(parent)?;
     let path = dir.path().join(file_name(0));
-    std::fs::write(&path, random(BLOCK_BYTES, 1))?;
+    std::fs::write(&path, random(PLAIN_READ_BYTES, 1))?;
     if !supports_direct(&path) {
         println!("skipped: the file system of {} has no direct I/O; choose another with BENCH_DIR", dir.path().display());
         return Ok(());
@@ -258,8 +255,8 @@ pub(crate) fn read() -> Result<()> {
         last_position: None,
     };
     let mut file = File::create(&path)?;
-    let mut labels = random(BLOCK_BYTES, 1);
-    for block in 0..(4_u64 << 30) / BLOCK_BYTES as u64 {
+    let mut labels = random(PLAIN_READ_BYTES, 1);
+    for block in 0..(4_u64 << 30) / PLAIN_READ_BYTES as u64 {
         labels[..8].copy_from_slice(&block.to_le_bytes());
         if let Err(error) = file.write_all(&labels) {
             println!("skipped: no room for 4 GiB in {}: {error}", dir.path().display());
@@ -270,19 +267,25 @@ pub(crate) fn read() -> Result<()> {
     drop(file);
     std::fs::write(dir.path().join(METADATA_FILE), metadata.to_json())?;
     let data = DataSet::open(&[dir.path().to_owned()])?;
-    let (mut plain, mut pass, mut busy) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        plain.push(plain_rate(&path)?);
+    // In turns, each pass between two plain readings, so that a disk that becomes faster or slower meanwhile favours none.
+    let (mut plain, mut pass, mut busy, mut ratios) = (vec![plain_rate(&path)?], Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..RUNS + 2 {
         let (cpu, wall) = (process_time(), Instant::now());
-        pass.push(pass_rate(&data, &params)?);
+        let rate = pass_rate(&data, &params)?;
         busy.push((process_time() - cpu) / wall.elapsed().as_secs_f64());
+        let before = plain.last().copied().unwrap_or(rate);
+        let after = plain_rate(&path)?;
+        ratios.push(rate / before.midpoint(after) * 100.0);
+        plain.push(after);
+        pass.push(rate);
     }
-    let (plain, pass) = (median(plain), median(pass));
+    let each: Vec<_> = ratios.iter().map(|ratio| format!("{ratio:.0}")).collect();
     println!(
-        "plain reader {:.0} MB/s, proving {:.0} MB/s: {:.1} % ({:.2} cores busy)",
-        plain / 1e6,
-        pass / 1e6,
-        pass / plain * 100.0,
+        "plain reader {:.0} MB/s, proving {:.0} MB/s: {:.1} % (median of {}; {:.2} cores busy)",
+        median(plain) / 1e6,
+        median(pass) / 1e6,
+        median(ratios),
+        each.join(", "),
         median(busy)
     );
     Ok(())

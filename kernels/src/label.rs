@@ -18,7 +18,8 @@ pub mod cpu;
 pub mod cuda;
 #[cfg(feature = "testing")]
 pub mod faulty;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(feature = "gpu")]
+#[cfg_attr(not(any(feature = "cuda", feature = "wgpu")), expect(dead_code, reason = "only backends drive something"))]
 pub mod gpu;
 pub mod reference;
 #[cfg(feature = "wgpu")]

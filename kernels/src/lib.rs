@@ -9,6 +9,7 @@
 //! only crate of the suite that contains `unsafe` code (SIMD, GPU drivers, RandomX); every fast path is tested against the portable
 //! one.
 
+mod huge_pages;
 pub mod label;
 pub mod posw;
 #[cfg(feature = "randomx")]

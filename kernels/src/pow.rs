@@ -149,6 +149,7 @@ pub fn scale_difficulty_by(difficulty: &[u8; 32], units: SpaceUnits) -> [u8; 32]
 pub struct RandomX {
     memory: Arc<ffi::Memory>,
     mode: Mode,
+    large_pages: bool,
 }
 
 /// How [`RandomX`] is built.
@@ -175,7 +176,7 @@ impl RandomX {
             Mode::Light => ffi::Memory::Cache(cache),
             Mode::Fast => ffi::Memory::Dataset(ffi::Dataset::new(&cache, options.large_pages, options.threads, stop, progress)?),
         };
-        Ok(Self { memory: Arc::new(memory), mode: options.mode })
+        Ok(Self { memory: Arc::new(memory), mode: options.mode, large_pages: options.large_pages })
     }
 
     /// The mode it was built for.
@@ -185,7 +186,7 @@ impl RandomX {
 
     /// A machine for one thread.
     pub fn hasher(&self) -> Result<Hasher, PowError> {
-        Hasher::new(Arc::clone(&self.memory))
+        Hasher::new(Arc::clone(&self.memory), self.large_pages)
     }
 }
 
@@ -250,6 +251,11 @@ impl Shared {
     /// Nothing is built yet.
     pub fn new(options: BuildOptions) -> Self {
         Self { options, progress: AtomicU64::new(0), slot: Mutex::default() }
+    }
+
+    /// Bytes of the dataset built so far, while [`Shared::get`] is at work in fast mode; 0 before, [`DATASET_BYTES`] after.
+    pub fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
     }
 
     /// How it will be built.
@@ -334,7 +340,7 @@ mod tests {
     #[test]
     fn hashes_match_the_official_implementation() {
         let cache = ffi::Cache::new(b"test key 000", false).unwrap();
-        let mut hasher = Hasher::new(Arc::new(ffi::Memory::Cache(cache))).unwrap();
+        let mut hasher = Hasher::new(Arc::new(ffi::Memory::Cache(cache)), false).unwrap();
         assert_eq!(
             hex::encode(hasher.hash(b"This is a test")),
             "639183aae1bf4c9a35884cb46b09cad9175f04efd7684e7262a0ac1c2f0b4e3f"

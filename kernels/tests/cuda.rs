@@ -6,12 +6,13 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "support/emulated.rs"]
+mod emulated;
 #[path = "support/gpu.rs"]
 mod support;
 
 use std::{
     env,
-    path::PathBuf,
     process::{Command, Output},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -32,30 +33,6 @@ const PTX: &str = include_str!("../src/label/cuda/label.ptx");
 /// What the bindings look for instead of the system's driver.
 const OVERRIDE: &str = "SMESH_LIBCUDA";
 
-/// Builds the emulated driver.
-fn emulated_driver() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        // Each process its own, as several may build at once.
-        let library = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libcuda-{}.so", std::process::id()));
-        let compiler = env::var_os("CXX").unwrap_or_else(|| "c++".into());
-        let status = Command::new(compiler)
-            .args(["-std=c++17", "-O3", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Wno-unknown-pragmas"])
-            .arg("-I")
-            .arg(root.join("tests/emulated_cuda"))
-            .arg("-o")
-            .arg(&library)
-            .arg(root.join("tests/emulated_cuda/driver.cpp"))
-            .arg("-lpthread")
-            .status()
-            .expect("a C++ compiler");
-        assert!(status.success());
-        library
-    };
-    BUILT.get_or_init(build).clone()
-}
-
 /// Whether the system's driver is to be used, for which some tests are not made.
 fn is_real() -> bool {
     env::var_os("CUDA_DEVICE").is_some_and(|device| device == "real")
@@ -69,7 +46,7 @@ fn adapters() -> Vec<Adapter> {
             #[expect(unsafe_code, reason = "the bindings are told where to look")]
             // SAFETY: the one write to the environment in this process; threads of other tests wait for it here before they read it.
             unsafe {
-                env::set_var(OVERRIDE, emulated_driver());
+                env::set_var(OVERRIDE, emulated::cuda_driver());
             }
         }
     });
@@ -145,11 +122,11 @@ fn the_device_is_described() {
 
 #[test]
 fn tuning_tries_what_fits() {
-    on_all(|adapter, _| {
+    on_all(|adapter, open| {
         let start = Tuning { lanes: 64, group: 32, ..adapter.default_tuning() };
         let mut tried = Vec::new();
-        let open = |tuning| adapter.open(n(64), tuning);
-        autotune(adapter.info().class, start, Duration::from_secs(5), open, |measured| tried.push(measured.tuning))
+        let rate = |tuning| support::rate(open, n(64), tuning);
+        autotune(adapter.info().class, start, Duration::from_secs(5), rate, |measured| tried.push(measured.tuning))
             .expect("a tuning");
         assert!([1, 2, 3, 4, 8].iter().all(|gap| tried.iter().any(|tuning| tuning.gap == *gap)), "{tried:?}");
         assert!(adapter.info().tuning_key(&kernel_version()).contains("ptx"));
@@ -207,7 +184,7 @@ fn a_mix_is_no_more_instructions_than_the_specification_counts() {
 fn child(test: &str, environment: &[(&str, &str)]) -> Output {
     Command::new(env::current_exe().expect("this program"))
         .args([test, "--exact", "--ignored", "--nocapture"])
-        .env(OVERRIDE, emulated_driver())
+        .env(OVERRIDE, emulated::cuda_driver())
         .envs(environment.iter().copied())
         .output()
         .expect("a child")

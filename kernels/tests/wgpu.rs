@@ -181,11 +181,11 @@ fn child_prints_what_it_finds() {
 
 #[test]
 fn tuning_ends_and_is_kept_as_text() {
-    on_all(|adapter, _| {
+    on_all(|adapter, open| {
         let start = Tuning { lanes: 32, group: 32, ..adapter.default_tuning() };
         let mut trials = 0;
-        let open = |tuning| adapter.open(n(64), tuning);
-        let tuned = autotune(adapter.info().class, start, Duration::from_secs(3), open, |_| trials += 1).expect("a tuning");
+        let rate = |tuning| support::rate(open, n(64), tuning);
+        let tuned = autotune(adapter.info().class, start, Duration::from_secs(3), rate, |_| trials += 1).expect("a tuning");
         assert!(trials > 1 && tuned.labels_per_second > 0.0);
         let text = serde_json::to_string(&tuned).expect("text");
         assert_eq!(serde_json::from_str::<Tuned>(&text).expect("the same").tuning, tuned.tuning);

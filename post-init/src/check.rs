@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     ops::{ControlFlow, Range, RangeInclusive},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use proto::{
@@ -27,6 +27,10 @@ use crate::{
 
 /// Sampled labels are checked in runs of this length, which is what devices compute at once anyway.
 const RUN: u64 = 32;
+/// The same for graphics processors, which compute far more at once; shorter where a file would get too few runs.
+const GPU_RUN: u64 = 1 << 16;
+/// At least so many runs of a file are checked, as long as they are not shorter than for processors.
+const RUNS: f64 = 64.0;
 /// At most so many files are named one by one when they are missing.
 const MOST_NAMED: usize = 1000;
 
@@ -158,18 +162,22 @@ pub fn verify(
 ) -> Result<Findings, Error> {
     let started = Instant::now();
     let whole = files.is_none();
+    if whole {
+        dirs.refuse_a_part()?;
+    }
     let files = existing.files(files)?;
     let mut findings = Findings { missing: tell_missing(existing, &files, report), ..Findings::default() };
     let on_disk = existing.on_disk(&files);
     match extent {
         Extent::Percent(percent) if percent < 100.0 => {
-            let total = on_disk.iter().map(|labels| sample(labels.clone(), percent).0).sum();
-            let mut ranges = on_disk.into_iter().flat_map(|labels| sample(labels, percent).1);
-            compare(existing, dirs, (total, &mut ranges), &mut findings, options, stop, report)?;
+            let run = if options.gpus.is_empty() { RUN } else { GPU_RUN };
+            let total = on_disk.iter().map(|labels| sample(labels.clone(), percent, run).0).sum();
+            let ranges = on_disk.into_iter().flat_map(move |labels| sample(labels, percent, run).1);
+            compare(existing, dirs, (total, ranges), &mut findings, options, stop, report)?;
         }
         Extent::Percent(_) | Extent::All => {
             let total = on_disk.iter().map(|labels| labels.end - labels.start).sum();
-            compare(existing, dirs, (total, &mut on_disk.into_iter()), &mut findings, options, stop, report)?;
+            compare(existing, dirs, (total, on_disk.into_iter()), &mut findings, options, stop, report)?;
         }
     }
     for range in &findings.wrong {
@@ -214,11 +222,13 @@ fn tell_wrong(existing: &Existing, range: &Range<u64>, report: &dyn Report) {
 
 /// Runs of labels at random places of a file: at least the wanted share, the first and the last run always among them. Also
 /// the number of their labels. The runs are drawn while they are asked for: all of a large disk would fill the memory.
-fn sample(labels: Range<u64>, percent: f64) -> (u64, impl Iterator<Item = Range<u64>>) {
+fn sample(labels: Range<u64>, percent: f64, longest: u64) -> (u64, impl Iterator<Item = Range<u64>> + Send) {
     let count = labels.end - labels.start;
-    let runs = count.div_ceil(RUN);
-    let wanted = ((count as f64 * percent / 100.0 / RUN as f64).ceil() as u64).clamp(2, runs.max(2)).min(runs);
-    let total = wanted * RUN - (runs * RUN - count);
+    let share = count as f64 * percent / 100.0;
+    let length = ((share / RUNS) as u64).clamp(RUN, longest.max(RUN));
+    let runs = count.div_ceil(length);
+    let wanted = ((share / length as f64).ceil() as u64).clamp(2, runs.max(2)).min(runs);
+    let total = wanted * length - (runs * length - count);
     let mut needed = wanted;
     let chosen = (0..runs).filter(move |run| {
         // Of the runs between here and the last one, as many as are still needed besides the last one.
@@ -227,7 +237,7 @@ fn sample(labels: Range<u64>, percent: f64) -> (u64, impl Iterator<Item = Range<
         needed -= u64::from(take);
         take
     });
-    (total, chosen.map(move |run| labels.start + run * RUN..(labels.start + (run + 1) * RUN).min(labels.end)))
+    (total, chosen.map(move |run| labels.start + run * length..(labels.start + (run + 1) * length).min(labels.end)))
 }
 
 /// Reads labels of the file that is open at the moment.
@@ -259,41 +269,33 @@ impl Reader<'_> {
 fn compare(
     existing: &Existing,
     dirs: &DataDirs,
-    (total, ranges): (u64, &mut (dyn Iterator<Item = Range<u64>> + Send)),
+    (total, ranges): (u64, impl Iterator<Item = Range<u64>> + Send + 'static),
     findings: &mut Findings,
     options: &PoolOptions,
     stop: &Stop,
     report: &dyn Report,
 ) -> Result<(), Error> {
     let mut pool = Pool::new(options, existing.commitment(), existing.n)?;
-    let rate = if total > 0 { pool.measure(Duration::from_millis(50))? } else { 0.0 };
+    let rate = if total > 0 { pool.ready(stop, report)? } else { 0.0 };
     let meter = RefCell::new(Meter::start(report, "checking", 0, total, rate));
     let mut reader = Reader { existing, dirs, open: None, buffer: Vec::new() };
-    pool.compute(
-        ranges,
-        stop,
-        &mut |devices| {
-            meter.borrow_mut().tick(devices);
-            Ok(())
-        },
-        &mut |batch| {
-            let on_disk = reader.read(&batch.range)?;
-            let pairs = on_disk.as_chunks::<16>().0.iter().zip(batch.labels.as_chunks::<16>().0);
-            for ((found, expected), index) in pairs.zip(batch.range.clone()) {
-                if found != expected {
-                    let same_file = |other: u64| existing.layout.file_of(other) == existing.layout.file_of(index);
-                    match findings.wrong.last_mut() {
-                        Some(last) if last.end == index && same_file(last.start) => last.end += 1,
-                        _ => findings.wrong.push(index..index + 1),
-                    }
+    pool.compute(ranges, stop, report, &mut Meter::ticker(&meter), &mut |batch| {
+        let on_disk = reader.read(&batch.range)?;
+        let pairs = on_disk.as_chunks::<16>().0.iter().zip(batch.labels.as_chunks::<16>().0);
+        for ((found, expected), index) in pairs.zip(batch.range.clone()) {
+            if found != expected {
+                let same_file = |other: u64| existing.layout.file_of(other) == existing.layout.file_of(index);
+                match findings.wrong.last_mut() {
+                    Some(last) if last.end == index && same_file(last.start) => last.end += 1,
+                    _ => findings.wrong.push(index..index + 1),
                 }
             }
-            let count = batch.range.end - batch.range.start;
-            findings.checked += count;
-            meter.borrow_mut().add(count);
-            Ok(ControlFlow::Continue(()))
-        },
-    )?;
+        }
+        let count = batch.range.end - batch.range.start;
+        findings.checked += count;
+        meter.borrow_mut().add(count);
+        Ok(ControlFlow::Continue(()))
+    })?;
     meter.into_inner().finish(&pool.progress());
     Ok(())
 }
@@ -313,6 +315,7 @@ pub fn repair(
     let started = Instant::now();
     Existing::open(dirs, preset, scrypt_n)?;
     let _locks = dirs.lock()?;
+    let _socket = options.control.listen(&dirs.dirs[0].path, report);
     let existing = Existing::open(dirs, preset, scrypt_n)?;
     let mut findings = verify(&existing, dirs, files, Extent::All, options, stop, &OnlyFindings(report))?;
     let wrong = std::mem::take(&mut findings.wrong);
@@ -373,47 +376,39 @@ fn rewrite(
 ) -> Result<(), Error> {
     let layout = &existing.layout;
     let mut pool = Pool::new(options, existing.commitment(), existing.n)?;
-    let rate = pool.measure(Duration::from_millis(50))?;
+    let rate = pool.ready(stop, report)?;
     let meter = RefCell::new(Meter::start(report, "repairing", 0, count, rate));
     let mut open: Option<(u64, Box<dyn LabelFile>)> = None;
     let mut checker = Checker::new(existing.commitment(), existing.n)?;
     let mut back = Vec::new();
-    pool.compute(
-        &mut wrong.into_iter(),
-        stop,
-        &mut |devices| {
-            meter.borrow_mut().tick(devices);
-            Ok(())
-        },
-        &mut |batch| {
-            let number = layout.file_of(batch.range.start);
-            let path = dirs.path(existing.found.get(&number).map_or(0, |f| f.dir), number);
-            if open.as_ref().is_none_or(|(other, _)| *other != number) {
-                open = Some((number, dirs.storage.open(&path, Mode::Write).context("open", &path)?));
+    pool.compute(wrong.into_iter(), stop, report, &mut Meter::ticker(&meter), &mut |batch| {
+        let number = layout.file_of(batch.range.start);
+        let path = dirs.path(existing.found.get(&number).map_or(0, |f| f.dir), number);
+        if open.as_ref().is_none_or(|(other, _)| *other != number) {
+            open = Some((number, dirs.storage.open(&path, Mode::Write).context("open", &path)?));
+        }
+        let Some((_, file)) = &mut open else { return Ok(ControlFlow::Break(())) };
+        // Nothing is overwritten on the word of a device alone, which may be what is broken.
+        for index in [batch.range.start, batch.range.end - 1] {
+            let computed = &batch.labels[((index - batch.range.start) * LABEL_BYTES) as usize..][..16];
+            let full = checker.full_label(index);
+            if full[..16] != *computed {
+                let device = "(the one that found this label wrong)".to_owned();
+                let (found, expected) = (hex::encode(computed), hex::encode(&full[..16]));
+                return Err(Error::WrongResult { device, index, found, expected });
             }
-            let Some((_, file)) = &mut open else { return Ok(ControlFlow::Break(())) };
-            // Nothing is overwritten on the word of a device alone, which may be what is broken.
-            for index in [batch.range.start, batch.range.end - 1] {
-                let computed = &batch.labels[((index - batch.range.start) * LABEL_BYTES) as usize..][..16];
-                let full = checker.full_label(index);
-                if full[..16] != *computed {
-                    let device = "(the one that found this label wrong)".to_owned();
-                    let (found, expected) = (hex::encode(computed), hex::encode(&full[..16]));
-                    return Err(Error::WrongResult { device, index, found, expected });
-                }
-            }
-            let offset = (batch.range.start - layout.file_labels(number).start) * LABEL_BYTES;
-            file.write_at(offset, &batch.labels).context("write", &path)?;
-            file.sync().context("sync", &path)?;
-            back.resize(batch.labels.len(), 0);
-            file.read_at(offset, &mut back).context("read", &path)?;
-            if back != batch.labels {
-                return Err(Error::BadData(format!("{} does not keep what is written to it: replace the disk", path.display())));
-            }
-            meter.borrow_mut().add(batch.range.end - batch.range.start);
-            Ok(ControlFlow::Continue(()))
-        },
-    )?;
+        }
+        let offset = (batch.range.start - layout.file_labels(number).start) * LABEL_BYTES;
+        file.write_at(offset, &batch.labels).context("write", &path)?;
+        file.sync().context("sync", &path)?;
+        back.resize(batch.labels.len(), 0);
+        file.read_at(offset, &mut back).context("read", &path)?;
+        if back != batch.labels {
+            return Err(Error::BadData(format!("{} does not keep what is written to it: replace the disk", path.display())));
+        }
+        meter.borrow_mut().add(batch.range.end - batch.range.start);
+        Ok(ControlFlow::Continue(()))
+    })?;
     meter.into_inner().finish(&pool.progress());
     Ok(())
 }
@@ -439,6 +434,7 @@ pub fn nonce(
 ) -> Result<Nonce, Error> {
     let started = Instant::now();
     Existing::open(dirs, preset, scrypt_n)?;
+    dirs.refuse_a_part()?;
     let locks = dirs.lock()?;
     let existing = Existing::open(dirs, preset, scrypt_n)?;
     let mut checker = Checker::new(existing.commitment(), existing.n)?;
@@ -507,14 +503,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn samples_are_in_order_and_hold_both_ends(start in 0_u64..1000, count in 1_u64..3000, percent in 0.0_f64..100.0) {
-            let (total, runs) = sample(start..start + count, percent);
+        fn samples_are_in_order_and_hold_both_ends(
+            start in 0_u64..1000,
+            count in prop_oneof![1_u64..3000, 1_u64..3_000_000],
+            percent in 0.0_f64..100.0,
+            longest in prop_oneof![Just(RUN), Just(GPU_RUN)],
+        ) {
+            let (total, runs) = sample(start..start + count, percent, longest);
             let runs: Vec<_> = runs.collect();
             prop_assert_eq!(runs[0].start, start);
             prop_assert_eq!(runs[runs.len() - 1].end, start + count);
             prop_assert!(runs.windows(2).all(|pair| pair[0].end <= pair[1].start));
             prop_assert_eq!(runs.iter().map(|run| run.end - run.start).sum::<u64>(), total);
-            prop_assert!(total as f64 + RUN as f64 > count as f64 * percent / 100.0);
+            prop_assert!(total as f64 + GPU_RUN.min(longest) as f64 > count as f64 * percent / 100.0);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod devices;
+
 use std::{
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
@@ -14,19 +16,24 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kernels::label::cpu::Isa;
 use post_init::{
     check::{self, Existing, Extent},
+    control::{self, Control},
     data_dir::{DataDirs, DirSpec},
     error::Error,
     event::{Report, Reports},
+    gpu::{DeviceId, find},
     init::{self, Request},
     measure,
     merge::merge,
-    pool::PoolOptions,
+    pool::{Limits, PoolOptions},
     prune,
     report::{Human, JsonLines, Metrics},
+    select::{Backend, Choice, choose, source},
+    sensors::{Sensors, System},
     size::parse_size,
     status::status,
     stop::Stop,
     storage::{Disk, Storage},
+    tuning::Cache,
 };
 use proto::{
     ids::{AtxId, NodeId},
@@ -59,10 +66,16 @@ enum Command {
     Nonce(NonceArgs),
     /// Join file subsets of one identity into one directory
     Merge(MergeArgs),
+    /// Pause, resume or slow down the run that works on a directory, or ask how it stands
+    Control(ControlArgs),
     /// Delete labels beyond the declared units; must be confirmed
     Prune(PruneArgs),
     /// List the devices labels can be computed on
-    Devices(DevicesArgs),
+    Devices(devices::DevicesArgs),
+    /// Tell what keeps each backend from the GPUs of this machine, and try out those that are reached
+    Doctor(devices::DoctorArgs),
+    /// Find the parameters that suit each GPU, and keep them
+    Tune(devices::TuneArgs),
     /// Measure the devices
     Bench(BenchArgs),
     /// Tell how many units fit on a disk and how long they take
@@ -92,18 +105,42 @@ struct NetworkArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Backend {
-    /// The best there is
+enum BackendArg {
+    /// All GPUs; the processor if there is none
     Auto,
     /// The processor
     Cpu,
+    /// GPUs through Vulkan, Metal or DirectX 12, software ones included
+    Wgpu,
+    /// GPUs through CUDA
+    Cuda,
+    /// Everything, the processor and software GPUs included
+    All,
+}
+
+impl From<BackendArg> for Backend {
+    fn from(arg: BackendArg) -> Self {
+        match arg {
+            BackendArg::Auto => Self::Auto,
+            BackendArg::Cpu => Self::Cpu,
+            BackendArg::Wgpu => Self::Wgpu,
+            BackendArg::Cuda => Self::Cuda,
+            BackendArg::All => Self::All,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Args)]
 struct DeviceArgs {
     /// What to compute on
     #[arg(long, default_value = "auto")]
-    backend: Backend,
+    backend: BackendArg,
+    /// Only these, as `post-init devices` names them: `0,2,cpu`
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    devices: Vec<DeviceId>,
+    /// Compute on the processor beside the GPUs
+    #[arg(long)]
+    with_cpu: bool,
     /// Threads of the processor [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     cpu_threads: Option<u32>,
@@ -113,6 +150,12 @@ struct DeviceArgs {
     /// Lower the priority by this many steps
     #[arg(long, value_name = "STEPS", num_args = 0..=1, default_missing_value = "10", value_parser = clap::value_parser!(i32).range(1..=19))]
     nice: Option<i32>,
+    /// Let a GPU pause while it is hotter, in degrees Celsius; its settings are never changed
+    #[arg(long, value_name = "CELSIUS", value_parser = parse_positive)]
+    max_temp: Option<f64>,
+    /// Let a GPU pause while it draws more, in watts; its settings are never changed
+    #[arg(long, value_name = "WATTS", value_parser = parse_positive)]
+    max_power: Option<f64>,
     /// Compute only this share of the time
     #[arg(long, value_name = "PERCENT", default_value = "100", value_parser = clap::value_parser!(u8).range(1..=100))]
     duty: u8,
@@ -143,7 +186,22 @@ impl DeviceArgs {
             let known = Isa::available().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             return Err(Error::Usage(format!("this processor does not have {isa}; it has {known}")));
         }
-        Ok(PoolOptions { cpu_threads: self.cpu_threads.map_or(all.cpu_threads, |n| n as usize), isa, duty: self.duty })
+        let Choice { gpus, cpu } = choose(self.backend.into(), &self.devices, self.with_cpu, find)?;
+        let cpu_threads = if cpu { self.cpu_threads.map_or(all.cpu_threads, |n| n as usize) } else { 0 };
+        let limits = Limits { celsius: self.max_temp, watts: self.max_power };
+        let sensors = (limits != Limits::default()).then(|| Arc::new(System::open()) as Arc<dyn Sensors>);
+        let cache = Cache::of_user();
+        let control = Control::new(self.duty).with_socket();
+        obey_signals(&control)?;
+        Ok(PoolOptions {
+            cpu_threads,
+            isa,
+            gpus: gpus.into_iter().map(|gpu| source(gpu, cache.clone())).collect(),
+            control,
+            limits,
+            sensors,
+            ..all
+        })
     }
 }
 
@@ -254,6 +312,31 @@ struct MergeArgs {
 }
 
 #[derive(Debug, Args)]
+struct ControlArgs {
+    /// First data directory of the run
+    #[arg(long = "data-dir", value_name = "DIR")]
+    data_dir: PathBuf,
+    #[command(subcommand)]
+    command: ControlCommand,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum ControlCommand {
+    /// How it stands, as JSON
+    Status,
+    /// Stop computing and free the memory of GPUs
+    Pause,
+    /// Go on
+    Resume,
+    /// Compute only this share of the time
+    Duty {
+        /// Percent of the time
+        #[arg(value_parser = clap::value_parser!(u8).range(1..=100))]
+        percent: u8,
+    },
+}
+
+#[derive(Debug, Args)]
 struct PruneArgs {
     #[command(flatten)]
     data: DataArgs,
@@ -263,19 +346,14 @@ struct PruneArgs {
 }
 
 #[derive(Debug, Args)]
-struct DevicesArgs {
-    /// Write JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
 struct BenchArgs {
     #[command(flatten)]
     network: NetworkArgs,
     /// Seconds per device
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+    #[command(flatten)]
+    roofline: devices::RooflineArgs,
     #[command(flatten)]
     devices: DeviceArgs,
     /// Write JSON lines to standard output
@@ -359,7 +437,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 /// The listeners a command wants.
-fn listeners(json: bool, metrics: Option<SocketAddr>) -> Result<Reports, Error> {
+fn listeners(json: bool, metrics: Option<SocketAddr>, control: Option<&Control>) -> Result<Reports, Error> {
     let mut list: Vec<Box<dyn Report>> = vec![if json { Box::new(JsonLines) } else { Box::new(Human::new()) }];
     if let Some(address) = metrics {
         list.push(Box::new(Metrics::serve(address)?));
@@ -367,6 +445,9 @@ fn listeners(json: bool, metrics: Option<SocketAddr>) -> Result<Reports, Error> 
             let warn: &dyn Report = &*list[0];
             warn.warn(format!("metrics are readable by everyone who reaches {address}"));
         }
+    }
+    if let Some(control) = control {
+        list.push(Box::new(control.clone()));
     }
     Ok(Reports(list))
 }
@@ -411,7 +492,10 @@ impl Command {
             Self::Nonce(args) => args.data.json,
             Self::Merge(args) => args.json,
             Self::Prune(args) => args.data.json,
+            Self::Control(_) => true,
             Self::Devices(args) => args.json,
+            Self::Doctor(args) => args.json,
+            Self::Tune(args) => args.json,
             Self::Bench(args) => args.json,
             Self::Plan(args) => args.json,
         }
@@ -431,53 +515,46 @@ impl Command {
                 let options = args.devices.options()?;
                 let dirs = args.data.dirs()?;
                 let existing = args.data.existing(&dirs)?;
-                let report = listeners(json, args.devices.metrics)?;
+                let report = listeners(json, args.devices.metrics, Some(&options.control))?;
                 let extent = if args.all { Extent::All } else { Extent::Percent(args.fraction) };
                 check::verify(&existing, &dirs, args.files.as_ref(), extent, &options, stop, &report)?.verdict()
             }
             Self::Repair(args) => {
                 let options = args.devices.options()?;
-                let report = listeners(json, args.devices.metrics)?;
+                let report = listeners(json, args.devices.metrics, Some(&options.control))?;
                 let network = &args.data.network;
                 let files = args.files.as_ref();
                 check::repair(network.preset, network.scrypt_n, &args.data.dirs()?, files, &options, stop, &report)?.verdict()
             }
             Self::Nonce(args) => {
                 let options = args.devices.options()?;
-                let report = listeners(json, args.devices.metrics)?;
+                let report = listeners(json, args.devices.metrics, Some(&options.control))?;
                 let network = &args.data.network;
                 check::nonce(network.preset, network.scrypt_n, &args.data.dirs()?, &options, stop, &report).map(|_| ())
             }
             Self::Merge(args) => {
-                let report = listeners(json, None)?;
+                let report = listeners(json, None, None)?;
                 let NetworkArgs { preset, scrypt_n } = args.network;
                 let storage: Arc<dyn Storage> = Arc::new(Disk);
                 merge(&args.sources, &args.into, preset, scrypt_n, &storage, stop, &report)
             }
             Self::Prune(args) => args.run(stop),
-            Self::Devices(_) => {
-                let list = measure::devices();
-                if json {
-                    print(&json!(list).to_string());
-                } else {
-                    for device in list {
-                        let scratch = post_init::size::show_size(device.scratch_bytes_per_thread);
-                        let mark = if device.default { "  (default)" } else { "" };
-                        print(&format!(
-                            "{:<14} {:>3} threads, {scratch} per thread at N = 8192{mark}",
-                            device.name, device.threads
-                        ));
-                    }
-                }
+            Self::Control(args) => args.run(),
+            Self::Devices(args) => {
+                args.run();
                 Ok(())
             }
+            Self::Doctor(args) => args.run(stop),
+            Self::Tune(args) => args.run(stop),
+            Self::Bench(args) if args.roofline.is_wanted() => args.roofline.run(&args, stop),
             Self::Bench(args) => {
                 let options = args.devices.options()?;
                 let n = args.network.scrypt_n.unwrap_or(args.network.preset.params().scrypt_n);
                 let isas = args.devices.cpu_isa.0.map_or_else(Isa::available, |isa| vec![isa]);
-                for isa in isas {
-                    stop.check()?;
-                    let rate = measure::bench(&PoolOptions { isa, ..options }, n, Duration::from_secs(args.seconds))?;
+                // Standard output is for the figures.
+                let report = Human::new();
+                for options in measure::benches(&options, &isas) {
+                    let rate = measure::bench(&options, n, Duration::from_secs(args.seconds), stop, &report)?;
                     print(&if json { json!(rate).to_string() } else { rate.show() });
                 }
                 Ok(())
@@ -487,7 +564,8 @@ impl Command {
                 let mut params = args.network.preset.params();
                 params.scrypt_n = args.network.scrypt_n.unwrap_or(params.scrypt_n);
                 params.labels_per_unit = args.labels_per_unit.unwrap_or(params.labels_per_unit);
-                let rate = measure::bench(&options, params.scrypt_n, Duration::from_secs(1))?.labels_per_second;
+                let report = Human::new();
+                let rate = measure::bench(&options, params.scrypt_n, Duration::from_secs(1), stop, &report)?.labels_per_second;
                 let plan = measure::plan(args.network.preset, &params, args.disk, rate, args.read_speed)?;
                 print(&if json { json!(plan).to_string() } else { plan.show(&params) });
                 if plan.num_units == 0 { Err(Error::Usage("the disk is too small".to_owned())) } else { Ok(()) }
@@ -499,7 +577,7 @@ impl Command {
 impl InitArgs {
     fn run(self, stop: &Stop) -> Result<(), Error> {
         let options = self.devices.options()?;
-        let report = listeners(self.data.json, self.devices.metrics)?;
+        let report = listeners(self.data.json, self.devices.metrics, Some(&options.control))?;
         let request = Request {
             preset: self.data.network.preset,
             identity: self.identity,
@@ -519,11 +597,57 @@ impl InitArgs {
     }
 }
 
+impl ControlArgs {
+    #[cfg(unix)]
+    fn run(self) -> Result<(), Error> {
+        let command = match self.command {
+            ControlCommand::Status => control::Command::Status {},
+            ControlCommand::Pause => control::Command::Pause {},
+            ControlCommand::Resume => control::Command::Resume {},
+            ControlCommand::Duty { percent } => control::Command::Duty { percent },
+        };
+        let path = self.data_dir.join(control::SOCKET_FILE);
+        let answer = control::ask(&self.data_dir, &command);
+        print(&answer.map_err(|source| Error::Io { action: "reach a run through", path, source })?);
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn run(self) -> Result<(), Error> {
+        let Self { data_dir, command } = self;
+        Err(Error::Usage(format!("{command:?} for {}: there are no control sockets on this system", data_dir.display())))
+    }
+}
+
+/// Lets SIGUSR1 pause and SIGUSR2 resume.
+#[cfg(unix)]
+fn obey_signals(control: &Control) -> Result<(), Error> {
+    use signal_hook::{
+        consts::{SIGUSR1, SIGUSR2},
+        iterator::Signals,
+    };
+    let failed = |source| Error::Io { action: "handle signals in", path: "this process".into(), source };
+    let mut signals = Signals::new([SIGUSR1, SIGUSR2]).map_err(failed)?;
+    let control = control.clone();
+    let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGUSR1 { control.pause() } else { control.resume() }
+        }
+    });
+    thread.map(drop).map_err(failed)
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "as on systems with signals")]
+fn obey_signals(_: &Control) -> Result<(), Error> {
+    Ok(())
+}
+
 impl PruneArgs {
     fn run(self, stop: &Stop) -> Result<(), Error> {
         let dirs = self.data.dirs()?;
         let existing = self.data.existing(&dirs)?;
-        let report = listeners(self.data.json, None)?;
+        let report = listeners(self.data.json, None, None)?;
         let mut confirmed = self.confirm;
         let list = prune::excess(&existing)?;
         if confirmed.is_none() && !list.is_empty() && io::stdin().is_terminal() && io::stdout().is_terminal() {

@@ -384,6 +384,16 @@ impl DataDirs {
         Ok(forgotten)
     }
 
+    /// Refuses to work on a part of the directories of an identity, which would seem to have lost data.
+    pub fn refuse_a_part(&self) -> Result<(), Error> {
+        let forgotten = self.forgotten()?;
+        if forgotten.is_empty() {
+            return Ok(());
+        }
+        let names = forgotten.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        Err(Error::Usage(format!("this identity also has data in {names}: name all its directories with --data-dir")))
+    }
+
     /// Labels a complete file has.
     pub fn wanted(layout: &Layout, file: u64) -> u64 {
         let labels = layout.file_labels(file);
@@ -413,7 +423,8 @@ fn read_small(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 pub fn read_metadata(dir: &Path) -> Result<Option<Metadata>, Error> {
     let path = dir.join(METADATA_FILE);
     let Some(text) = read_small(&path)? else { return Ok(None) };
-    Metadata::from_json(&text).map(Some).map_err(|source| Error::Metadata { path, source })
+    let read = Metadata::from_json(&text).and_then(|metadata| metadata.check_position().map(|()| metadata));
+    read.map(Some).map_err(|source| Error::Metadata { path, source })
 }
 
 /// The side file of one directory; one that was left empty by a crash counts as absent.

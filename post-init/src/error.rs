@@ -141,6 +141,19 @@ pub enum Error {
         /// Hex of the reference label.
         expected: String,
     },
+    /// All devices failed for good or are not trusted any more.
+    #[error("no device is left to compute on ({0})")]
+    NoDeviceLeft(String),
+    /// A backend was asked for that reaches no device here.
+    #[error("--backend {backend} reaches no device of this machine: {why}")]
+    NoBackend {
+        /// The backend.
+        backend: &'static str,
+        /// What is missing.
+        why: String,
+        /// What to do about it.
+        advice: String,
+    },
     /// Deleting was not confirmed.
     #[error("not confirmed: type the identity {0} (or pass it with --confirm) to go on; nothing was deleted")]
     NotConfirmed(NodeId),
@@ -156,6 +169,7 @@ impl Error {
             // A disk can be full for other files than labels, too.
             Self::Io { source, .. } | Self::Key { source: KeyFileError::Io(source), .. } if is_full(source) => 4,
             Self::Usage(_)
+            | Self::NoBackend { .. }
             | Self::Mismatch { .. }
             | Self::Units(_)
             | Self::Layout(_)
@@ -168,7 +182,7 @@ impl Error {
             | Self::WrongLabel { .. }
             | Self::Twice { .. }
             | Self::BadData(_) => 3,
-            Self::Io { .. } | Self::InUse { .. } | Self::Device { .. } | Self::WrongResult { .. } => 1,
+            Self::Io { .. } | Self::InUse { .. } | Self::Device { .. } | Self::WrongResult { .. } | Self::NoDeviceLeft(_) => 1,
             Self::NoSpace { .. } | Self::Stopped => 4,
         }
     }
@@ -193,13 +207,15 @@ impl Error {
             Self::NoSpace { .. } => "no-space",
             Self::Device { .. } => "device",
             Self::WrongResult { .. } => "wrong-result",
+            Self::NoDeviceLeft(_) => "no-device-left",
+            Self::NoBackend { .. } => "no-backend",
             Self::NotConfirmed(_) => "not-confirmed",
             Self::Stopped => "stopped",
         }
     }
 
     /// What the user can do about it, where there is something to say.
-    pub fn advice(&self) -> Option<&'static str> {
+    pub fn advice(&self) -> Option<&str> {
         Some(match self {
             Self::Mismatch { .. } => {
                 "Nothing was changed. Use another directory, or leave the flag away to go on with what is recorded there."
@@ -227,6 +243,10 @@ impl Error {
             Self::Stopped => "Run the same command again to go on.",
             Self::WrongResult { .. } => {
                 "Nothing wrong was written. The hardware is unstable (overclocking, heat, memory): have it tested before you go on."
+            }
+            Self::NoBackend { advice, .. } => advice,
+            Self::NoDeviceLeft(_) => {
+                "What is done is saved. See to the devices and run the same command again, or go on with --backend cpu."
             }
             Self::Device { source: DeviceError::OutOfMemory { .. }, .. } => {
                 "Use fewer threads (--cpu-threads) or a backend with fewer labels in flight (--cpu-isa portable)."

@@ -1,5 +1,7 @@
 //! What is told while work goes on: one type for the progress bar, the JSON lines and the metrics alike.
 
+use std::fmt;
+
 use serde::Serialize;
 
 /// One piece of news.
@@ -52,6 +54,19 @@ pub enum Event {
         /// Its 16 bytes in hex.
         value: String,
     },
+    /// Something about a device: it is ready, failed, was wrong, is tried again, is not used any more.
+    Device {
+        /// Name of the device.
+        device: String,
+        /// How it stands now.
+        state: DeviceState,
+        /// What happened, and what to do about it where there is something to do.
+        text: String,
+    },
+    /// Somebody asked for a pause: devices stop after their batch and give their memory back.
+    Paused,
+    /// Work goes on after a pause.
+    Resumed,
     /// The disk is full; work goes on when there is room.
     WaitingForSpace {
         /// The directory.
@@ -108,6 +123,74 @@ pub struct DeviceProgress {
     pub labels_per_second: f64,
     /// Seconds its workers were computing, all together.
     pub busy_seconds: f64,
+    /// Share of the task's time in which it was computing, from 0 to 1.
+    pub busy_share: f64,
+    /// The rest: it waited, was opened, paused or checked.
+    pub idle_share: f64,
+    /// Batches made so far.
+    pub batches: u64,
+    /// How often it was wrong or hung.
+    pub strikes: u32,
+    /// How it stands.
+    pub state: DeviceState,
+    /// Bytes of memory it holds on the device.
+    pub allocated_bytes: u64,
+}
+
+impl DeviceProgress {
+    /// Of a device that has done nothing.
+    pub fn new(name: String, state: DeviceState) -> Self {
+        Self {
+            name,
+            workers: 0,
+            labels: 0,
+            labels_per_second: 0.0,
+            busy_seconds: 0.0,
+            busy_share: 0.0,
+            idle_share: 1.0,
+            batches: 0,
+            strikes: 0,
+            state,
+            allocated_bytes: 0,
+        }
+    }
+}
+
+/// How a device stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceState {
+    /// It is being opened, which may compile and tune.
+    Opening,
+    /// It computes.
+    Working,
+    /// It waits for something to do.
+    Idle,
+    /// Somebody asked for a pause.
+    Paused,
+    /// It is too hot or draws too much power.
+    Limited,
+    /// It failed and will be tried again.
+    Waiting,
+    /// It was wrong or hung too often and is not used any more.
+    Quarantined,
+    /// It cannot be used.
+    Failed,
+}
+
+impl fmt::Display for DeviceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Opening => "opening",
+            Self::Working => "working",
+            Self::Idle => "idle",
+            Self::Paused => "paused",
+            Self::Limited => "limited",
+            Self::Waiting => "waiting",
+            Self::Quarantined => "quarantined",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 /// Takes the news.

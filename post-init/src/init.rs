@@ -166,10 +166,8 @@ pub fn resolve(request: &Request, dirs: &DataDirs) -> Result<Job, Error> {
             there.dirs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         )));
     };
-    let forgotten = if exists > 0 { dirs.forgotten()? } else { Vec::new() };
-    if !forgotten.is_empty() {
-        let names = forgotten.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        return Err(Error::Usage(format!("this identity also has data in {names}: name all its directories with --data-dir")));
+    if exists > 0 {
+        dirs.refuse_a_part()?;
     }
 
     let known = recorded.as_ref().map(|r| &r.metadata);
@@ -275,6 +273,7 @@ pub fn run(
     resolve(request, dirs)?;
     dirs.create()?;
     let locks = dirs.lock()?;
+    let socket = options.control.listen(&dirs.dirs[0].path, report);
     let mut job = resolve(request, dirs)?;
     if job.new_key {
         let path = dirs.dirs[0].path.join(KEY_FILE);
@@ -290,6 +289,7 @@ pub fn run(
     warn(request, &job, report);
     let patience = Patience { wait: request.wait, stop, report };
     let result = Run::new(dirs, job, patience)?.go(options, report);
+    drop(socket);
     drop(locks);
     result
 }
@@ -566,7 +566,7 @@ impl<'a> Run<'a> {
             total,
         ));
         let mut writer = Writer::new(self.dirs, layout, self.job.found.clone(), missing * LABEL_BYTES, self.patience);
-        writer.wait_for_all()?;
+        writer.wait_for_all(self.job.files.clone())?;
         self.begin()?;
         let covers_all = self.job.covers_all();
         if missing > 0 {
@@ -608,10 +608,12 @@ impl<'a> Run<'a> {
         report: &dyn Report,
     ) -> Result<(), Error> {
         let mut pool = Pool::new(options, self.job.commitment(), self.job.n)?;
-        let rate = pool.measure(Duration::from_millis(50))?;
-        report.note(format!("about {:.0} labels/s; {} to go", rate, show_duration((total - done) as f64 / rate.max(1e-9))));
+        let rate = pool.ready(self.stop, report)?;
+        if rate > 0.0 {
+            report.note(format!("about {:.0} labels/s; {} to go", rate, show_duration((total - done) as f64 / rate)));
+        }
         let (layout, files, found) = (self.job.layout, self.job.files.clone(), self.job.found.clone());
-        let mut ranges = files.filter_map(move |file| {
+        let ranges = files.filter_map(move |file| {
             let labels = layout.file_labels(file);
             let start = labels.start + DataDirs::whole_labels(&found, &layout, file);
             (start < labels.end).then_some(start..labels.end)
@@ -620,8 +622,9 @@ impl<'a> Run<'a> {
         let stop = self.stop;
         let writer = RefCell::new(writer);
         let result = pool.compute(
-            &mut ranges,
+            ranges,
             stop,
+            report,
             &mut |devices| {
                 meter.borrow_mut().tick(devices);
                 // Slow devices may not give a batch in time.
@@ -672,27 +675,19 @@ impl<'a> Run<'a> {
         let mut recorded = Instant::now();
         let stop = self.stop;
         let mut nonce = None;
-        let result = pool.compute(
-            &mut std::iter::once(start..u64::MAX),
-            stop,
-            &mut |devices| {
-                meter.borrow_mut().tick(devices);
-                Ok(())
-            },
-            &mut |batch| {
-                let next = batch.range.end;
-                if self.search.is_valid(batch.smallest.index, &batch.smallest.label) {
-                    nonce = first_below(&self.search, &batch.labels, batch.range.start, &mut self.checker);
-                    return Ok(ControlFlow::Break(()));
-                }
-                meter.borrow_mut().add(next - batch.range.start);
-                if recorded.elapsed() > Duration::from_secs(10) {
-                    recorded = Instant::now();
-                    self.record(Some(next))?;
-                }
-                Ok(ControlFlow::Continue(()))
-            },
-        );
+        let result = pool.compute(std::iter::once(start..u64::MAX), stop, report, &mut Meter::ticker(&meter), &mut |batch| {
+            let next = batch.range.end;
+            if self.search.is_valid(batch.smallest.index, &batch.smallest.label) {
+                nonce = first_below(&self.search, &batch.labels, batch.range.start, &mut self.checker);
+                return Ok(ControlFlow::Break(()));
+            }
+            meter.borrow_mut().add(next - batch.range.start);
+            if recorded.elapsed() > Duration::from_secs(10) {
+                recorded = Instant::now();
+                self.record(Some(next))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        });
         result?;
         let Some(nonce) = nonce else {
             return Err(Error::BadData("no VRF nonce up to the last index; this cannot be by chance".to_owned()));

@@ -1,8 +1,8 @@
-//! `bench`, `plan` and `devices`: what this machine can do.
+//! `bench` and `plan`: what this machine can do.
 
 use std::{fmt::Write as _, time::Duration};
 
-use kernels::label::cpu::{Cpu, Isa};
+use kernels::label::cpu::Isa;
 use proto::{
     ids::Commitment,
     post::{LABEL_BYTES, Params, Preset, ScryptN},
@@ -11,8 +11,10 @@ use serde::Serialize;
 
 use crate::{
     error::Error,
-    pool::{Pool, PoolOptions},
+    event::Report,
+    pool::{Pool, PoolOptions, Source},
     size::{show_duration, show_size},
+    stop::Stop,
 };
 
 /// What one device does.
@@ -20,7 +22,7 @@ use crate::{
 pub struct Rate {
     /// Name of the device.
     pub device: String,
-    /// Threads.
+    /// Threads of the processor.
     pub threads: usize,
     /// N that was measured.
     pub scrypt_n: u32,
@@ -30,38 +32,60 @@ pub struct Rate {
     pub mib_per_second: f64,
     /// Days for 1 TiB of data.
     pub days_per_tib: f64,
-    /// Scratch memory of all threads, in bytes; the program takes at most 64 MiB beside it.
+    /// Scratch memory of all threads, in bytes; the program takes at most 64 MiB beside it, 320 MiB with
+    /// GPUs, and what the drivers take that it looks for unless told to use the processor alone.
     pub scratch_bytes: u64,
+    /// Memory held on GPUs, in bytes.
+    pub gpu_bytes: u64,
 }
 
 /// Measures a pool for the given time with the code that the real work uses.
-pub fn bench(options: &PoolOptions, n: ScryptN, time: Duration) -> Result<Rate, Error> {
+pub fn bench(options: &PoolOptions, n: ScryptN, time: Duration, stop: &Stop, report: &dyn Report) -> Result<Rate, Error> {
     let mut pool = Pool::new(options, Commitment([0; 32]), n)?;
-    // Warms up caches and the clock.
-    pool.measure(time.min(Duration::from_millis(200)))?;
-    let rate = pool.measure(time)?;
+    let rate = pool.measure(time, stop, report)?;
+    let progress = pool.progress();
+    let names: Vec<&str> = progress.iter().map(|device| device.name.as_str()).collect();
+    let gpus = progress.iter().take(options.gpus.len());
     Ok(Rate {
-        device: format!("cpu {}", options.isa),
+        device: names.join(" + "),
         threads: options.cpu_threads,
         scrypt_n: n.get(),
         labels_per_second: rate,
         mib_per_second: rate * LABEL_BYTES as f64 / (1 << 20) as f64,
         days_per_tib: (1_u64 << 40) as f64 / LABEL_BYTES as f64 / rate / 86400.0,
         scratch_bytes: options.scratch_bytes(n),
+        gpu_bytes: gpus.map(|device| device.allocated_bytes).sum(),
     })
+}
+
+/// What `bench` measures one after the other: each GPU alone, the processor with each instruction set, then all at once if there
+/// is more than one device.
+pub fn benches(options: &PoolOptions, isas: &[Isa]) -> Vec<PoolOptions> {
+    let alone = |gpu: &Source| PoolOptions { gpus: vec![gpu.clone()], cpu_threads: 0, ..options.clone() };
+    let cpu = |isa: &Isa| PoolOptions { gpus: Vec::new(), isa: *isa, ..options.clone() };
+    let mut list: Vec<PoolOptions> = options.gpus.iter().map(alone).collect();
+    if options.cpu_threads > 0 {
+        list.extend(isas.iter().map(cpu));
+    }
+    if options.gpus.len() + usize::from(options.cpu_threads > 0) > 1 {
+        list.push(options.clone());
+    }
+    list
 }
 
 impl Rate {
     /// For people.
     pub fn show(&self) -> String {
         format!(
-            "{:<14} {:>3} threads  {:>9.0} labels/s  {:>8.3} MiB/s  {:>8.1} days per TiB  {:>10} scratch + at most 64 MiB  (N = {})",
+            "{:<14} {:>3} threads  {:>9.0} labels/s  {:>8.3} MiB/s  {:>8.1} days per TiB  {:>10} scratch + at most {} MiB{}  (N = {})",
             self.device,
             self.threads,
             self.labels_per_second,
             self.mib_per_second,
             self.days_per_tib,
             show_size(self.scratch_bytes),
+            if self.gpu_bytes > 0 { 320 } else { 64 },
+            if self.gpu_bytes > 0 { format!(", {} of GPUs", show_size(self.gpu_bytes)) } else { String::new() },
             self.scrypt_n
         )
     }
@@ -155,37 +179,6 @@ impl Plan {
         }
         text
     }
-}
-
-/// A device that labels can be computed on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Listed {
-    /// Name of the device.
-    pub name: String,
-    /// Which backend drives it.
-    pub backend: &'static str,
-    /// Instruction set.
-    pub isa: String,
-    /// Threads of the machine.
-    pub threads: usize,
-    /// Scratch memory per thread at N = 8192.
-    pub scratch_bytes_per_thread: u64,
-    /// Whether it is taken when nothing else is asked for.
-    pub default: bool,
-}
-
-/// Lists the devices at once, without running anything on them.
-pub fn devices() -> Vec<Listed> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let list = Isa::available().into_iter().rev().map(|isa| Listed {
-        name: format!("cpu {isa}"),
-        backend: "cpu",
-        isa: isa.to_string(),
-        threads,
-        scratch_bytes_per_thread: Cpu::scratch_bytes(isa, ScryptN::MAINNET),
-        default: isa == Isa::best(),
-    });
-    list.collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `merge`: joins subsets of one identity, made on several machines, into one directory.
 //!
-//! Everything is checked before the first file moves. Files are renamed where source and target share a file system; elsewhere
-//! they are copied and the source is left for its owner to delete. An interrupted merge is repeated with the same command.
+//! Everything is checked before the first file moves. Files are renamed where source and target share a file system; elsewhere, and out
+//! of sources that cannot be written, they are copied and the source is left for its owner to delete. An interrupted merge is
+//! repeated with the same command.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ use proto::post::{LABEL_BYTES, Layout, Metadata, Preset, ScryptN, commitment, vr
 
 use crate::{
     checker::Checker,
-    data_dir::{DataDirs, DirSpec, Found, same_data, smaller_nonce},
+    data_dir::{DataDirs, DirSpec, Found, Locks, same_data, smaller_nonce},
     error::{Error, IoContext as _},
     event::{Event, Report},
     size::show_size,
@@ -71,9 +72,9 @@ pub fn merge(
             return Err(Error::NoData { place: source.clone(), why: "there is no such directory" });
         }
     }
-    let all = sources.iter().map(PathBuf::as_path).chain([into]);
-    let specs = all.map(|path| DirSpec { path: path.to_owned(), cap: None }).collect();
-    let together = DataDirs::new(specs, storage.clone())?;
+    let spec = |path: &Path| DirSpec { path: path.to_owned(), cap: None };
+    // The same one twice is refused.
+    DataDirs::new(sources.iter().map(PathBuf::as_path).chain([into]).map(spec).collect(), storage.clone())?;
     let parts = sources.iter().map(|path| Part::open(path, storage)).collect::<Result<Vec<_>, _>>()?;
     let first = parts.first().ok_or_else(|| Error::Usage("nothing to merge".to_owned()))?;
     let no_metadata = |part: &Part| Error::NoData { place: part.path().to_owned(), why: "there is no postdata_metadata.json" };
@@ -81,8 +82,12 @@ pub fn merge(
     for part in &parts {
         agree(part, part.metadata.as_ref().ok_or_else(|| no_metadata(part))?, &metadata)?;
     }
-    DataDirs::new(vec![DirSpec { path: into.to_owned(), cap: None }], storage.clone())?.create()?;
-    let _locks = together.lock()?;
+    let place = DataDirs::new(vec![spec(into)], storage.clone())?;
+    place.create()?;
+    let mut locks = vec![place.lock()?];
+    for part in &parts {
+        locks.extend(lock_source(part)?);
+    }
     let target = Part::open(into, storage)?;
     if let Some(found) = &target.metadata {
         agree(&target, found, &metadata)?;
@@ -139,16 +144,18 @@ pub fn merge(
         stop.check()?;
         let (from, to) = (part.dirs.path(0, *number), target.dirs.path(0, *number));
         match fs::rename(&from, &to) {
-            Ok(()) => report.note(format!("moved {} to {}", from.display(), to.display())),
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            Ok(()) => {
+                storage.sync_dir(into).context("sync", into)?;
+                storage.sync_dir(part.path()).context("sync", part.path())?;
+                report.note(format!("moved {} to {}", from.display(), to.display()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices || is_forbidden(&error) => {
                 copy(&from, &to, *bytes, &**storage, stop)?;
+                storage.sync_dir(into).context("sync", into)?;
                 report.note(format!("copied {} to {}; the source can be deleted", from.display(), to.display()));
             }
             Err(error) => return Err(error).context("move", from),
         }
-    }
-    for dir in &together.dirs {
-        storage.sync_dir(&dir.path).context("sync", &dir.path)?;
     }
     let joined = target.dirs.files()?;
     let on_disk: u64 = joined.keys().map(|file| DataDirs::whole_labels(&joined, &layout, *file)).sum();
@@ -160,6 +167,21 @@ pub fn merge(
     };
     report.event(&Event::Done { task: "merge", labels: on_disk, seconds: started.elapsed().as_secs_f64(), text: state });
     Ok(())
+}
+
+/// The lock of a source. One that cannot be written needs none, as long as nobody else works on it.
+fn lock_source(part: &Part) -> Result<Option<Locks>, Error> {
+    match part.dirs.lock() {
+        Ok(locks) => Ok(Some(locks)),
+        Err(Error::Io { source, .. }) if is_forbidden(&source) && !part.dirs.in_use() => Ok(None),
+        Err(Error::Io { source, .. }) if is_forbidden(&source) => Err(Error::InUse { dir: part.path().to_owned() }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error means that something may be read but not written.
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn agree(part: &Part, found: &Metadata, wanted: &Metadata) -> Result<(), Error> {

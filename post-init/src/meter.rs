@@ -1,13 +1,17 @@
 //! How far a task is and how fast it goes: turns finished labels into [`Event::Progress`].
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use proto::post::LABEL_BYTES;
 
-use crate::event::{DeviceProgress, Event, Report};
+use crate::{
+    error::Error,
+    event::{DeviceProgress, Event, Report},
+};
 
 /// Time between two progress events.
 const EVERY: Duration = Duration::from_millis(500);
@@ -41,6 +45,14 @@ impl<'a> Meter<'a> {
     pub fn tick(&mut self, devices: &[DeviceProgress]) {
         if self.told.elapsed() >= EVERY {
             self.tell(devices);
+        }
+    }
+
+    /// What does that several times a second.
+    pub fn ticker(meter: &RefCell<Self>) -> impl FnMut(&[DeviceProgress]) -> Result<(), Error> {
+        |devices| {
+            meter.borrow_mut().tick(devices);
+            Ok(())
         }
     }
 

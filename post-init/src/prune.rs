@@ -47,6 +47,7 @@ pub fn prune(
     stop: &Stop,
     report: &dyn Report,
 ) -> Result<(), Error> {
+    dirs.refuse_a_part()?;
     let list = excess(existing)?;
     for item in &list {
         report.note(describe(dirs, item));

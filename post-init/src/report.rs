@@ -85,8 +85,13 @@ impl Human {
         }
         for (line, device) in state.devices.iter().zip(devices) {
             line.set_message(format!(
-                "{} × {}: {:.0} labels/s, {} labels",
-                device.name, device.workers, device.labels_per_second, device.labels
+                "{} × {}: {:.0} labels/s, {} labels, {:.0} % busy, {}",
+                device.name,
+                device.workers,
+                device.labels_per_second,
+                device.labels,
+                100.0 * device.busy_share,
+                device.state
             ));
         }
     }
@@ -115,6 +120,9 @@ impl Report for Human {
                 self.progress(*labels_done, *labels_total, *bytes_done, *labels_per_second, *eta_seconds, devices);
             }
             Event::Nonce { .. } => {}
+            Event::Device { device, text, .. } => self.line(&format!("{device}: {text}")),
+            Event::Paused => self.line("paused; going on with SIGUSR2 or `post-init control resume`"),
+            Event::Resumed => self.line("going on"),
             Event::WaitingForSpace { dir, missing_bytes } => self.line(&format!(
                 "{dir} is full: {missing_bytes} bytes ({}) are missing; waiting for room",
                 show_size(*missing_bytes)
@@ -176,6 +184,10 @@ impl Report for Metrics {
                 for device in devices {
                     counter!("post_init_device_labels_total", "device" => device.name.clone()).absolute(device.labels);
                     gauge!("post_init_device_labels_per_second", "device" => device.name.clone()).set(device.labels_per_second);
+                    gauge!("post_init_device_busy_share", "device" => device.name.clone()).set(device.busy_share);
+                    gauge!("post_init_device_allocated_bytes", "device" => device.name.clone())
+                        .set(device.allocated_bytes as f64);
+                    counter!("post_init_device_strikes_total", "device" => device.name.clone()).absolute(device.strikes.into());
                 }
             }
             Event::WaitingForSpace { missing_bytes, .. } => {
@@ -183,10 +195,13 @@ impl Report for Metrics {
                 gauge!("post_init_missing_bytes").set(*missing_bytes as f64);
             }
             Event::SpaceAgain { .. } => gauge!("post_init_waiting_for_space").set(0.0),
+            Event::Paused => gauge!("post_init_paused").set(1.0),
+            Event::Resumed => gauge!("post_init_paused").set(0.0),
             Event::WrongLabels { first, last, .. } => counter!("post_init_wrong_labels_total").increment(last - first + 1),
             Event::Note { .. }
             | Event::Warning { .. }
             | Event::Nonce { .. }
+            | Event::Device { .. }
             | Event::MissingLabels { .. }
             | Event::Done { .. } => {}
         }

@@ -58,6 +58,8 @@ pub struct Status {
     pub in_use: bool,
     /// Each directory.
     pub directories: Vec<Directory>,
+    /// Directories of this identity that were not named.
+    pub not_named: Vec<PathBuf>,
 }
 
 /// A file that is longer than needed.
@@ -138,6 +140,7 @@ pub fn status(existing: &Existing, dirs: &DataDirs) -> Result<Status, Error> {
         metadata_damaged: existing.origin == Origin::SideFile,
         in_use: dirs.in_use(),
         directories: directories.collect(),
+        not_named: dirs.forgotten()?,
     })
 }
 
@@ -180,6 +183,9 @@ impl Status {
                 dir.files,
                 show_size(dir.bytes)
             ));
+        }
+        for path in &self.not_named {
+            lines.push(format!("not named       {}: pass it with --data-dir, too", path.display()));
         }
         for longer in &self.longer_than_needed {
             lines.push(format!(

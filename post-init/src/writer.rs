@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -103,15 +104,16 @@ impl<'a> Writer<'a> {
         Self { dirs, layout, files, open: None, synced: Instant::now(), remaining, patience }
     }
 
-    /// Waits until there is room for all that is to be written (or gives up at once if waiting is not wanted).
+    /// Waits until there is room for all that is to be written into these files (or gives up at once if waiting is not wanted).
     ///
     /// Nothing is computed before: weeks of work that end on a full disk help nobody.
-    pub(crate) fn wait_for_all(&self) -> Result<(), Error> {
+    pub(crate) fn wait_for_all(&self, files: Range<u64>) -> Result<(), Error> {
         // A cap does not change while waiting.
         let caps = (0..self.dirs.dirs.len()).fold(0_u64, |sum, dir| sum.saturating_add(self.cap_left(dir)));
         if caps < self.remaining {
             return Err(Error::NoSpace { dir: self.dirs.dirs[0].path.clone(), missing: self.remaining - caps });
         }
+        self.place_below_caps(files)?;
         let mut told = false;
         loop {
             let free = self.free_everywhere()?;
@@ -125,6 +127,32 @@ impl<'a> Writer<'a> {
             }
             self.lacking(0, needed - free, &mut told)?;
         }
+    }
+
+    /// Refuses caps between which files do not fit as a whole, or of which one is of no use.
+    fn place_below_caps(&self, files: Range<u64>) -> Result<(), Error> {
+        let mut rooms: Vec<u64> = (0..self.dirs.dirs.len()).map(|dir| self.room_below_cap(dir)).collect();
+        let new = || files.clone().filter(|number| !self.files.contains_key(number)).map(|number| self.layout.file_bytes(number));
+        let Some(smallest) = new().min() else { return Ok(()) };
+        for (dir, spec) in self.dirs.dirs.iter().enumerate() {
+            if rooms[dir] < smallest && self.files.values().all(|found| found.dir != dir) {
+                return Err(Error::Usage(format!(
+                    "size= of {spec} leaves no room for a whole file, which takes {smallest} bytes"
+                )));
+            }
+        }
+        if self.dirs.dirs.iter().all(|spec| spec.cap.is_none()) {
+            return Ok(());
+        }
+        // The last file may be a smaller one; all others are alike, so any order that finds places finds them for all.
+        for bytes in new() {
+            let Some(room) = rooms.iter_mut().max().filter(|room| **room >= bytes) else {
+                let limits = self.dirs.dirs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+                return Err(Error::Usage(format!("size= of {limits} leaves no room for whole files of {bytes} bytes")));
+            };
+            *room -= bytes;
+        }
+        Ok(())
     }
 
     /// Writes labels that continue a file (or begin it).

@@ -224,7 +224,7 @@ fn request(units: u32, wait: bool) -> Request {
 
 fn run(request: &Request, dirs: &[&Path], storage: Arc<dyn Storage>, report: &dyn Report) -> Result<Metadata, Error> {
     let specs = dirs.iter().map(|path| DirSpec { path: path.to_path_buf(), cap: None }).collect();
-    let options = PoolOptions { cpu_threads: 1, isa: Isa::best(), duty: 100 };
+    let options = PoolOptions::cpu(1, Isa::best());
     init::run(request, &DataDirs::new(specs, storage)?, &options, &Stop::default(), report)
 }
 
@@ -394,7 +394,7 @@ fn waiting_for_room_ends_at_once_when_asked_to_stop() {
     let stop = Stop::default();
     let storage: Arc<dyn Storage> = Arc::new(FaultyStorage(disk));
     let dirs = DataDirs::new(vec![DirSpec { path: dir.path().to_owned(), cap: None }], storage).unwrap();
-    let options = PoolOptions { cpu_threads: 1, isa: Isa::best(), duty: 100 };
+    let options = PoolOptions::cpu(1, Isa::best());
     let asked = std::thread::scope(|scope| {
         let stopper = scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(600));

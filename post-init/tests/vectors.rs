@@ -28,7 +28,7 @@ fn load(name: &str) -> Value {
 }
 
 fn options(isa: Isa) -> PoolOptions {
-    PoolOptions { cpu_threads: 2, isa, duty: 100 }
+    PoolOptions::cpu(2, isa)
 }
 
 fn dirs(path: &Path) -> DataDirs {

@@ -14,6 +14,8 @@ use proto::{
     post::{LABEL_BYTES, Layout, LayoutError, METADATA_FILE, Metadata, MetadataError, commitment, file_name},
 };
 
+use crate::disk::disks_of;
+
 /// Why data cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -101,23 +103,44 @@ pub struct DataSet {
     metadata: Metadata,
     layout: Layout,
     dirs: Vec<PathBuf>,
-    files: Vec<PathBuf>,
+    files: Vec<Place>,
+    disks: Vec<String>,
+}
+
+/// Where a file lies.
+#[derive(Debug, Clone)]
+struct Place {
+    path: PathBuf,
+    /// Position of the disk's name.
+    disk: usize,
 }
 
 impl DataSet {
-    /// Finds the metadata and all files, and checks that each is long enough. Longer ones are read up to their length.
+    /// Finds the metadata and all files, and checks that each can be opened and is long enough. Longer ones are read as far as
+    /// their labels go.
     pub fn open(dirs: &[PathBuf]) -> Result<Self, DataError> {
+        Self::open_on(dirs, &[])
+    }
+
+    /// As [`DataSet::open`]; `names` says which disks the directories lie on (see [`disks_of`]).
+    pub fn open_on(dirs: &[PathBuf], names: &[String]) -> Result<Self, DataError> {
         let metadata = read_metadata(dirs)?;
         let (path, metadata) = metadata;
         let layout = metadata.layout().map_err(|source| DataError::Layout { path: path.clone(), source })?;
         if !metadata.max_file_size.is_multiple_of(LABEL_BYTES) {
             return Err(DataError::FileSize { path, size: metadata.max_file_size });
         }
+        let of_dirs = disks_of(dirs, names).map_err(|source| DataError::Io { path: path.clone(), source })?;
+        let mut disks = of_dirs.clone();
+        disks.sort();
+        disks.dedup();
         let mut files = Vec::new();
         for file in 0..layout.file_count() {
-            files.push(find_file(dirs, file, layout.file_bytes(file))?);
+            let (path, dir) = find_file(dirs, file, layout.file_bytes(file))?;
+            let disk = disks.binary_search(&of_dirs[dir]).unwrap_or_default();
+            files.push(Place { path, disk });
         }
-        Ok(Self { metadata, layout, dirs: dirs.to_vec(), files })
+        Ok(Self { metadata, layout, dirs: dirs.to_vec(), files, disks })
     }
 
     /// The metadata.
@@ -137,7 +160,17 @@ impl DataSet {
 
     /// Where a file lies. The file must exist.
     pub fn file(&self, file: u64) -> Option<&Path> {
-        self.files.get(usize::try_from(file).ok()?).map(PathBuf::as_path)
+        self.files.get(usize::try_from(file).ok()?).map(|place| place.path.as_path())
+    }
+
+    /// Names of the disks of the directories, sorted.
+    pub fn disks(&self) -> &[String] {
+        &self.disks
+    }
+
+    /// The files that lie on a disk, given as its position in [`DataSet::disks`]: their numbers, ascending, and where they are.
+    pub fn files_on(&self, disk: usize) -> impl Iterator<Item = (u64, &Path)> {
+        (0..).zip(&self.files).filter(move |(_, place)| place.disk == disk).map(|(file, place)| (file, place.path.as_path()))
     }
 
     /// What the labels are bound to.
@@ -170,23 +203,26 @@ pub fn read_metadata(dirs: &[PathBuf]) -> Result<(PathBuf, Metadata), DataError>
     found.ok_or_else(|| DataError::NoMetadata(dirs.to_vec()))
 }
 
-fn find_file(dirs: &[PathBuf], file: u64, expected: u64) -> Result<PathBuf, DataError> {
+/// The file of that number and the position of its directory.
+fn find_file(dirs: &[PathBuf], file: u64, expected: u64) -> Result<(PathBuf, usize), DataError> {
     let name = file_name(file);
-    let mut found: Option<PathBuf> = None;
-    for dir in dirs {
+    let mut found: Option<(PathBuf, usize)> = None;
+    for (position, dir) in dirs.iter().enumerate() {
         let path = dir.join(&name);
-        let meta = match fs::metadata(&path) {
-            Ok(meta) => meta,
+        // Opened, so that what may not be read is known now.
+        let meta = match fs::File::open(&path).and_then(|file| file.metadata()) {
+            Ok(meta) if meta.is_file() => meta,
+            Ok(_) => return Err(DataError::Io { path, source: io::Error::other("not a file") }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(source) => return Err(DataError::Io { path, source }),
         };
-        if let Some(first) = found {
+        if let Some((first, _)) = found {
             return Err(DataError::Twice { first, second: path });
         }
         if meta.len() < expected {
             return Err(DataError::Short { path, expected, found: meta.len() });
         }
-        found = Some(path);
+        found = Some((path, position));
     }
     found.ok_or_else(|| DataError::Missing { name, dirs: dirs.to_vec() })
 }

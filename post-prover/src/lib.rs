@@ -2,6 +2,7 @@
 //!
 //! The library makes and checks proofs; nothing in it needs a runtime:
 //! - [`data`]: the files of an identity
+//! - [`disk`]: which physical disk they lie on
 //! - [`read`]: reading them at the speed of the disk
 //! - [`prove`]: passes over the data until a nonce wins
 //! - [`state`]: what a run has achieved, on disk
@@ -11,6 +12,7 @@
 //! The feature `program` (on by default) adds the services and the program `post-prover`.
 
 pub mod data;
+pub mod disk;
 pub mod plan;
 #[cfg(feature = "program")]
 pub mod program;

@@ -1,6 +1,7 @@
 //! The program `post-prover`: command line, services and reports around the library.
 //!
 //! - [`cli`]: the command line, and the one of the official programs when started under their names
+//! - [`choose`]: how many nonces to try
 //! - [`commands`]: `prove`, `verify`, `tune`, `rehearse`, `bench`, `status`
 //! - [`session`]: what to answer to a node, without any input or output
 //! - [`schedule`]: whose turn it is, without any input or output
@@ -10,6 +11,7 @@
 //! - [`official`]: the command lines of the official programs
 
 pub mod certifier;
+pub mod choose;
 pub mod cli;
 pub mod commands;
 pub mod k2pow;

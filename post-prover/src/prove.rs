@@ -1,12 +1,12 @@
 //! Making a proof (`docs/spec/post.md` section 12): passes over the data until a nonce has K2 good labels.
 //!
-//! A pass first finds the k2pow of its nonce groups, then two threads read the data in large blocks, in turns, and the others scan them.
+//! A pass first finds the k2pow of its nonce groups, then a few threads per disk read the data in blocks, in turns, and others scan
+//! them. All disks are read at the same time.
 //! What the scans find is put in the order of the data again before it counts, so the same proof comes out whatever the number
 //! of threads: the one of the deployed prover on a single thread. Pows found, position and good labels are kept in a
 //! [`StateFile`]; a run that was ended at any point goes on from there.
 
 use std::{
-    collections::BTreeMap,
     error::Error,
     num::NonZeroU32,
     sync::{
@@ -20,7 +20,7 @@ use std::{
 
 use kernels::{
     pow::{PowError, Puzzle, Shared, search},
-    scan::{Backend, Difficulty, DifficultyError, GroupPow, Hit, MAX_GROUP, NONCES_PER_GROUP, Scanner},
+    scan::{Backend, Difficulty, DifficultyError, GroupPow, MAX_GROUP, NONCES_PER_GROUP, Scanner},
 };
 use proto::{
     ids::Challenge,
@@ -29,8 +29,8 @@ use proto::{
 
 use crate::{
     data::{DataError, DataSet},
-    read::{Block, Buffer, LANES, POLL, Source, stream},
-    state::{Pass, StateFile},
+    read::{Block, LANES, Lane, POLL, Pool, Source, stream},
+    state::{Pass, StateFile, Stretch},
 };
 
 /// How often the position is put on disk: what a killed run has to read again at most.
@@ -107,14 +107,24 @@ pub enum ProveError {
 /// Where k2pows come from.
 pub trait PowSource: Sync {
     /// Solves all puzzles, in any order, and reports each solution as soon as it is found; ends early with
-    /// [`PowSourceError::Stopped`] within a second of `stop`. `hashes` counts work done here.
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        stop: &AtomicBool,
-        hashes: &AtomicU64,
-    ) -> Result<(), PowSourceError>;
+    /// [`PowSourceError::Stopped`] within a second of being told.
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> Result<(), PowSourceError>;
+}
+
+/// Who wants puzzles to be solved.
+pub struct PowClient<'a> {
+    /// Takes the solutions.
+    pub found: &'a mut dyn FnMut(GroupPow),
+    /// Tells when to stop.
+    pub stop: &'a AtomicBool,
+    /// Counts the hashes computed on this machine.
+    pub hashes: &'a AtomicU64,
+}
+
+impl std::fmt::Debug for PowClient<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PowClient").field("stop", self.stop).field("hashes", self.hashes).finish_non_exhaustive()
+    }
 }
 
 /// Why puzzles were not solved.
@@ -147,20 +157,14 @@ pub struct LocalPow<'a> {
 }
 
 impl PowSource for LocalPow<'_> {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        stop: &AtomicBool,
-        hashes: &AtomicU64,
-    ) -> Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> Result<(), PowSourceError> {
         if puzzles.is_empty() {
             return Ok(());
         }
-        let randomx = self.randomx.get(stop)?;
+        let randomx = self.randomx.get(client.stop)?;
         for puzzle in puzzles {
-            let pow = search(&randomx, puzzle, self.threads, stop, hashes)?;
-            found(GroupPow { group: puzzle.group, pow });
+            let pow = search(&randomx, puzzle, self.threads, client.stop, client.hashes)?;
+            (client.found)(GroupPow { group: puzzle.group, pow });
         }
         Ok(())
     }
@@ -197,7 +201,7 @@ impl Gate for Open {
 }
 
 /// Where a run is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// What it is doing.
     pub phase: Phase,
@@ -207,12 +211,40 @@ pub struct Snapshot {
     pub end_nonce: u32,
     /// k2pows found of those the pass needs.
     pub pows_found: u32,
+    /// When this run began to search them, and the hashes it had computed then.
+    pub pow_since: Option<(Instant, u64)>,
+    /// Hashes a k2pow takes on average.
+    pub hashes_per_pow: f64,
     /// Bytes of data scanned without a gap; 0 before reading begins.
     pub position: u64,
-    /// Position at which this run began to read.
-    pub read_from: u64,
-    /// When it began to.
-    pub read_since: Option<Instant>,
+    /// Bytes of data scanned.
+    pub scanned: u64,
+    /// When this run began to read, and the bytes that were scanned then.
+    pub read_since: Option<(Instant, u64)>,
+}
+
+impl Snapshot {
+    /// Bytes scanned per second by this run.
+    pub fn read_rate(&self) -> Option<f64> {
+        let (since, from) = self.read_since?;
+        (self.scanned > from).then(|| (self.scanned - from) as f64 / since.elapsed().as_secs_f64())
+    }
+
+    /// Time the stage this run is in will take still; unknown before anything of it is done. `hashes` are those computed by now,
+    /// `total` is the size of the data.
+    pub fn remaining(&self, hashes: u64, total: u64) -> Option<Duration> {
+        let seconds = match self.phase {
+            Phase::Pow => {
+                let (since, from) = self.pow_since.filter(|(_, from)| hashes > *from)?;
+                let rate = (hashes - from) as f64 / since.elapsed().as_secs_f64();
+                let left = (self.end_nonce - self.first_nonce) / NONCES_PER_GROUP - self.pows_found;
+                f64::from(left) * self.hashes_per_pow / rate
+            }
+            Phase::Reading => total.saturating_sub(self.scanned) as f64 / self.read_rate()?,
+            _ => return None,
+        };
+        Duration::try_from_secs_f64(seconds).ok()
+    }
 }
 
 /// What a run is doing.
@@ -326,7 +358,7 @@ impl Job<'_> {
             let groups = self.pows(&pass, state, &save)?;
 
             self.progress.lock().phase = Phase::WaitingForDisk;
-            let turn = self.enter(Stage::Reading)?;
+            let turn = Turn::take(self.gate, Stage::Reading, self.stop)?;
             let scanner = Scanner::with_backend(self.options.backend, self.challenge, &groups, difficulty);
             let winner = self.read(&scanner, &mut pass, state, &save);
             drop(turn);
@@ -347,10 +379,6 @@ impl Job<'_> {
         }
     }
 
-    fn enter(&self, stage: Stage) -> Result<Turn<'_>, ProveError> {
-        if self.gate.enter(stage, self.stop) { Ok(Turn { gate: self.gate, stage }) } else { Err(ProveError::Stopped) }
-    }
-
     /// The k2pow of every group of the pass: those known already and the others.
     fn pows(&self, pass: &Pass, state: &mut StateFile, save: &dyn Fn(&StateFile)) -> Result<Vec<GroupPow>, ProveError> {
         // A group is at most 255, as was checked.
@@ -365,14 +393,20 @@ impl Job<'_> {
         self.progress.lock().pows_found = pass.groups - missing.len() as u32;
         if !missing.is_empty() {
             self.progress.lock().phase = Phase::WaitingForPow;
-            let turn = self.enter(Stage::Pow)?;
-            self.progress.lock().phase = Phase::Pow;
+            let turn = Turn::take(self.gate, Stage::Pow, self.stop)?;
+            {
+                let mut progress = self.progress.lock();
+                progress.phase = Phase::Pow;
+                progress.pow_since = Some((Instant::now(), self.progress.hashes.load(Ordering::Relaxed)));
+                progress.hashes_per_pow = missing.first().map_or(0.0, Puzzle::expected_hashes);
+            }
             let mut found = |one: GroupPow| {
                 state.state.pows.insert(one.group, one.pow);
                 save(state);
                 self.progress.lock().pows_found += 1;
             };
-            let solved = self.pow.solve(&missing, &mut found, self.stop, &self.progress.hashes);
+            let mut client = PowClient { found: &mut found, stop: self.stop, hashes: &self.progress.hashes };
+            let solved = self.pow.solve(&missing, &mut client);
             drop(turn);
             solved.map_err(|e| match e {
                 PowSourceError::Stopped => ProveError::Stopped,
@@ -396,29 +430,27 @@ impl Job<'_> {
         save: &dyn Fn(&StateFile),
     ) -> Result<Option<u32>, ProveError> {
         let threads = self.options.threads.max(1);
-        let buffers = threads + 2 + LANES as usize;
-        let (free_sender, free) = mpsc::sync_channel(buffers);
+        let lanes = (0..self.data.disks().len()).flat_map(|disk| (0..LANES).map(move |lane| Lane { disk, lane }));
+        let buffers = 2 * threads + 4 * lanes.clone().count();
+        let pool = Pool::new(buffers);
         let (block_sender, blocks) = mpsc::sync_channel::<Block>(buffers);
         let (hit_sender, hits) = mpsc::sync_channel(buffers);
-        for _ in 0..buffers {
-            // there is room for all
-            let _ = free_sender.send(Buffer::default());
-        }
-        let (free, blocks) = (Mutex::new(free), Mutex::new(blocks));
-        let from = pass.position;
+        let blocks = Mutex::new(blocks);
+        let begun = pass.clone();
         {
             let mut progress = self.progress.lock();
             progress.phase = Phase::Reading;
-            (progress.position, progress.read_from, progress.read_since) = (from, from, Some(Instant::now()));
+            (progress.position, progress.scanned) = (begun.position, begun.done());
+            progress.read_since = Some((Instant::now(), progress.scanned));
         }
         // set when the rest of the data is no longer of interest
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
-            let readers: Vec<_> = (0..LANES)
+            let readers: Vec<_> = lanes
                 .map(|lane| {
-                    let (free, done, sender) = (&free, &done, block_sender.clone());
+                    let (begun, pool, done, sender) = (&begun, &pool, &done, block_sender.clone());
                     scope.spawn(move || {
-                        let read = stream(self.data, self.source, from, lane, free, &sender, done);
+                        let read = stream(self.data, self.source, lane, begun, pool, &sender, done);
                         if read.is_err() {
                             // there is a hole now, so the rest is of no use
                             done.store(true, Ordering::Relaxed);
@@ -429,10 +461,10 @@ impl Job<'_> {
                 .collect();
             drop(block_sender);
             for _ in 0..threads {
-                let (sender, free, blocks) = (hit_sender.clone(), free_sender.clone(), &blocks);
-                scope.spawn(move || scan_blocks(scanner, blocks, &sender, &free));
+                let (sender, pool, blocks) = (hit_sender.clone(), &pool, &blocks);
+                scope.spawn(move || scan_blocks(scanner, blocks, &sender, pool));
             }
-            drop((hit_sender, free_sender));
+            drop(hit_sender);
             let winner = self.collect(&hits, pass, state, save);
             // Whoever still sends finds nobody who takes it.
             done.store(true, Ordering::Relaxed);
@@ -456,8 +488,6 @@ impl Job<'_> {
         state: &mut StateFile,
         save: &dyn Fn(&StateFile),
     ) -> Result<Option<u32>, ProveError> {
-        let mut waiting = BTreeMap::new();
-        let mut next = 0;
         let mut saved = Instant::now();
         let keep = |pass: &Pass, state: &mut StateFile| {
             state.state.pass = Some(pass.clone());
@@ -469,8 +499,9 @@ impl Job<'_> {
                 return Err(ProveError::Stopped);
             }
             match hits.recv_timeout(POLL) {
-                Ok(scanned) => {
-                    waiting.insert(scanned.number, scanned);
+                Ok(Scanned { start, stretch }) => {
+                    self.progress.lock().scanned += stretch.end - start;
+                    pass.put(start, stretch);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
@@ -478,18 +509,14 @@ impl Job<'_> {
                     return Ok(None);
                 }
             }
-            while let Some(scanned) = waiting.remove(&next) {
-                for hit in scanned.hits {
-                    let good = pass.good.entry(hit.nonce).or_default();
-                    good.push(hit.index);
-                    if good.len() as u64 == u64::from(self.params.k2) {
-                        return Ok(Some(hit.nonce));
-                    }
+            for (nonce, index) in pass.advance() {
+                let good = pass.good.entry(nonce).or_default();
+                good.push(index);
+                if good.len() as u64 == u64::from(self.params.k2) {
+                    return Ok(Some(nonce));
                 }
-                pass.position = scanned.end;
-                self.progress.lock().position = scanned.end;
-                next += 1;
             }
+            self.progress.lock().position = pass.position;
             if saved.elapsed() >= SAVE_EVERY {
                 keep(pass, state);
                 saved = Instant::now();
@@ -498,10 +525,17 @@ impl Job<'_> {
     }
 }
 
-/// Gives the turn back when dropped.
-struct Turn<'a> {
+/// A turn at a gate; given back when dropped.
+pub(crate) struct Turn<'a> {
     gate: &'a dyn Gate,
     stage: Stage,
+}
+
+impl<'a> Turn<'a> {
+    /// Waits for it.
+    pub(crate) fn take(gate: &'a dyn Gate, stage: Stage, stop: &AtomicBool) -> Result<Self, ProveError> {
+        if gate.enter(stage, stop) { Ok(Self { gate, stage }) } else { Err(ProveError::Stopped) }
+    }
 }
 
 impl Drop for Turn<'_> {
@@ -511,21 +545,21 @@ impl Drop for Turn<'_> {
 }
 
 struct Scanned {
-    number: u64,
-    end: u64,
-    hits: Vec<Hit>,
+    start: u64,
+    stretch: Stretch,
 }
 
 /// Scans blocks until there are no more or nobody wants to know.
-fn scan_blocks(scanner: &Scanner, blocks: &Mutex<Receiver<Block>>, sender: &SyncSender<Scanned>, free: &SyncSender<Buffer>) {
+fn scan_blocks(scanner: &Scanner, blocks: &Mutex<Receiver<Block>>, sender: &SyncSender<Scanned>, pool: &Pool) {
     loop {
         let next = blocks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(block) = next else { return };
         let mut hits = Vec::new();
         scanner.scan(&block.labels, block.first_index, &mut hits);
-        let gone = sender.send(Scanned { number: block.number, end: block.end, hits }).is_err();
-        // The reader may be through; then nobody needs the buffer.
-        let _ = free.send(block.labels);
+        let hits = hits.iter().map(|hit| (hit.nonce, hit.index)).collect();
+        let stretch = Stretch { end: block.start + block.labels.len() as u64, hits };
+        pool.put(block.labels);
+        let gone = sender.send(Scanned { start: block.start, stretch }).is_err();
         if gone {
             return;
         }

@@ -7,18 +7,23 @@ use std::{
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+        mpsc::SyncSender,
     },
     time::Duration,
 };
 
-use crate::data::{DataError, DataSet};
+use crate::{
+    data::{DataError, DataSet},
+    state::Pass,
+};
 
-/// Bytes of a read. A multiple of the batch of the deployed prover (1 MiB, post.md section 1), so that the same labels are
-/// scanned.
-pub const BLOCK_BYTES: usize = 4 << 20;
+/// Bytes of a read: the batch of the deployed prover (post.md section 1), so that the same labels are scanned. Several reads in
+/// flight are as fast as large ones, and small buffers stay in the caches.
+pub const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes of a read of somebody who has one read in flight only and nothing else to do.
+pub const PLAIN_READ_BYTES: usize = 4 << 20;
 /// Direct I/O wants offsets, lengths and addresses to be multiples of this.
 const ALIGNMENT: usize = 4096;
 /// How often somebody who waits looks at the stop flag.
@@ -32,18 +37,12 @@ pub struct Buffer {
     len: usize,
 }
 
-impl Default for Buffer {
-    fn default() -> Self {
-        let memory = vec![0; BLOCK_BYTES + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self { memory, start, len: 0 }
-    }
-}
-
 impl Buffer {
-    /// A buffer of `len` bytes, at most [`BLOCK_BYTES`].
+    /// A buffer of `len` bytes.
     pub fn with_len(len: usize) -> Self {
-        Self { len: len.min(BLOCK_BYTES), ..Self::default() }
+        let memory = vec![0; len + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Self { memory, start, len }
     }
 }
 
@@ -64,12 +63,10 @@ impl DerefMut for Buffer {
 /// A piece of a file on its way to the scan.
 #[derive(Debug)]
 pub struct Block {
-    /// Counts blocks from the start of this reading.
-    pub number: u64,
     /// Index of the first label.
     pub first_index: u64,
-    /// Position after the block, in bytes from the start of the data.
-    pub end: u64,
+    /// Position of the block, in bytes from the start of the data.
+    pub start: u64,
     /// The labels.
     pub labels: Buffer,
 }
@@ -218,37 +215,52 @@ pub fn supports_direct(path: &Path) -> bool {
     }
 }
 
-/// Reads in flight: while one is being handed over, the disk works on the next.
-pub(crate) const LANES: u64 = 2;
+/// Reads in flight per disk: while some are being handed over, the disk works on the next.
+pub(crate) const LANES: u64 = 3;
 
-/// Reads every [`LANES`]-th block of the data from a position on, beginning with number `lane`, and sends it; the buffers come
-/// from `free`. All lanes together read everything.
+/// A part of the reading: every [`LANES`]-th block of one disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lane {
+    /// Position of the disk in [`DataSet::disks`].
+    pub(crate) disk: usize,
+    /// The first block.
+    pub(crate) lane: u64,
+}
+
+/// Reads a lane, but for the blocks that are done, and sends it; the buffers come from `pool`. All lanes together read everything.
 ///
-/// `from` is a position at which a block begins. Ends early, without an error, when the receiver is gone or `stop` is set.
+/// Ends early, without an error, when the receiver is gone or `stop` is set.
 pub(crate) fn stream(
     data: &DataSet,
     source: &dyn Source,
-    from: u64,
-    lane: u64,
-    free: &Mutex<Receiver<Buffer>>,
+    lane: Lane,
+    pass: &Pass,
+    pool: &Pool,
     blocks: &SyncSender<Block>,
     stop: &AtomicBool,
 ) -> Result<(), DataError> {
     let layout = data.layout();
-    let full = layout.file_bytes(0).max(1);
-    let (mut number, mut offset) = (0, from % full);
-    for file in from / full..layout.file_count() {
-        let Some(path) = data.file(file) else { continue };
+    let full = layout.file_bytes(0);
+    let mut number = 0;
+    for (file, path) in data.files_on(lane.disk) {
         let io = |source| DataError::Io { path: path.to_owned(), source };
         let len = layout.file_bytes(file);
-        let mut open = source.open(path).map_err(io)?;
-        while offset < len {
-            let wanted = (len - offset).min(BLOCK_BYTES as u64) as usize;
-            if number % LANES != lane {
-                (number, offset) = (number + 1, offset + wanted as u64);
+        let mut open = None;
+        for offset in (0..len).step_by(BLOCK_BYTES) {
+            let start = file * full + offset;
+            if pass.is_done(start) {
                 continue;
             }
-            let Some(mut labels) = next_buffer(free, stop) else { return Ok(()) };
+            number += 1;
+            if number % LANES != lane.lane {
+                continue;
+            }
+            let Some(mut labels) = pool.take(stop) else { return Ok(()) };
+            let open = match &mut open {
+                Some(open) => open,
+                none => none.insert(source.open(path).map_err(io)?),
+            };
+            let wanted = (len - offset).min(BLOCK_BYTES as u64) as usize;
             // Whole pages, so that a last block can be read directly; the file may be longer than its labels.
             labels.len = wanted.next_multiple_of(ALIGNMENT);
             let found = open.read_at(&mut labels, offset).map_err(io)?;
@@ -257,55 +269,45 @@ pub(crate) fn stream(
             }
             labels.len = wanted;
             let first_index = layout.file_labels(file).start + offset / proto::post::LABEL_BYTES;
-            offset += wanted as u64;
-            if blocks.send(Block { number, first_index, end: file * full + offset, labels }).is_err() {
+            if blocks.send(Block { first_index, start, labels }).is_err() {
                 return Ok(());
             }
-            number += 1;
         }
-        offset = 0;
     }
     Ok(())
 }
 
-/// Waits for a free buffer; none comes when everybody else is gone or it is time to stop.
-fn next_buffer(free: &Mutex<Receiver<Buffer>>, stop: &AtomicBool) -> Option<Buffer> {
-    let free = free.lock().ok()?;
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return None;
-        }
-        match free.recv_timeout(POLL) {
-            Ok(buffer) => return Some(buffer),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return None,
-        }
-    }
+/// Buffers that go round. The one that came back last is given out first: its memory is still in the caches, and disks that are
+/// emulated or encrypted copy into it several times as fast.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    free: Mutex<Vec<Buffer>>,
+    returned: Condvar,
 }
 
-/// What the block device behind a path is called, for deciding what is read at the same time: the whole disk behind a partition
-/// where that can be found out, else the number of the device.
-pub fn disk_of(path: &Path) -> io::Result<String> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let device = std::fs::metadata(path)?.dev();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        #[cfg(target_os = "linux")]
-        if let Ok(node) = std::fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) {
-            // …/block/sda/sda1 is a partition of …/block/sda
-            let whole = if node.join("partition").exists() { node.parent().unwrap_or(&node) } else { &node };
-            if let Some(name) = whole.file_name() {
-                return Ok(name.to_string_lossy().into_owned());
-            }
-        }
-        Ok(format!("device-{major}:{minor}"))
+impl Pool {
+    /// So many buffers.
+    pub(crate) fn new(buffers: usize) -> Self {
+        let free = std::iter::repeat_with(|| Buffer::with_len(BLOCK_BYTES)).take(buffers).collect();
+        Self { free: Mutex::new(free), returned: Condvar::new() }
     }
-    #[cfg(not(unix))]
-    {
-        // the drive or share
-        let path: PathBuf = std::fs::canonicalize(path)?;
-        Ok(path.components().next().map_or_else(String::new, |c| c.as_os_str().to_string_lossy().into_owned()))
+
+    /// Gives a buffer back.
+    pub(crate) fn put(&self, buffer: Buffer) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        self.returned.notify_one();
+    }
+
+    /// Waits for a buffer; none comes when it is time to stop.
+    fn take(&self, stop: &AtomicBool) -> Option<Buffer> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while !stop.load(Ordering::Relaxed) {
+            if let Some(buffer) = free.pop() {
+                return Some(buffer);
+            }
+            free = self.returned.wait_timeout(free, POLL).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        None
     }
 }
 
@@ -320,13 +322,5 @@ mod tests {
             assert_eq!(buffer.as_ptr().align_offset(ALIGNMENT), 0);
             assert_eq!(buffer.len(), BLOCK_BYTES);
         }
-    }
-
-    #[test]
-    fn a_directory_has_a_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(!disk_of(dir.path()).unwrap().is_empty());
-        assert_eq!(disk_of(dir.path()).unwrap(), disk_of(&dir.path().join(".")).unwrap());
-        assert!(disk_of(&dir.path().join("nothing")).is_err());
     }
 }

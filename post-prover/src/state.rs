@@ -44,6 +44,55 @@ pub struct Pass {
     pub position: u64,
     /// Good labels up to there, by nonce, in the order of the scan.
     pub good: BTreeMap<u32, Vec<u64>>,
+    /// What is done beyond the position, by where it starts: several disks are not equally far.
+    #[serde(default)]
+    pub ahead: BTreeMap<u64, Stretch>,
+}
+
+/// A part of the data that is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Bytes from the start of the data to its end.
+    pub end: u64,
+    /// Nonce and index of the good labels, in the order of the scan.
+    pub hits: Vec<(u32, u64)>,
+}
+
+impl Pass {
+    /// Whether the byte at `at` is done.
+    pub fn is_done(&self, at: u64) -> bool {
+        at < self.position || self.ahead.range(..=at).next_back().is_some_and(|(_, stretch)| at < stretch.end)
+    }
+
+    /// Bytes that are done.
+    pub fn done(&self) -> u64 {
+        self.position + self.ahead.iter().map(|(start, stretch)| stretch.end.saturating_sub(*start)).sum::<u64>()
+    }
+
+    /// Notes that a part is done, and joins it with what it touches.
+    pub fn put(&mut self, start: u64, mut stretch: Stretch) {
+        if let Some(mut after) = self.ahead.remove(&stretch.end) {
+            stretch.end = after.end;
+            stretch.hits.append(&mut after.hits);
+        }
+        match self.ahead.range_mut(..start).next_back() {
+            Some((_, before)) if before.end == start => {
+                before.end = stretch.end;
+                before.hits.append(&mut stretch.hits);
+            }
+            _ => {
+                self.ahead.insert(start, stretch);
+            }
+        }
+    }
+
+    /// Takes what follows the position, which moves to its end: the good labels in order.
+    pub fn advance(&mut self) -> Vec<(u32, u64)> {
+        self.ahead.remove(&self.position).map_or_else(Vec::new, |stretch| {
+            self.position = stretch.end;
+            stretch.hits
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -139,7 +188,47 @@ mod tests {
         units::SpaceUnits,
     };
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_in_any_order_become_the_whole(
+            ends in prop::collection::btree_set(1_u64..1000, 1..40),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 40),
+            cut in 0_usize..40,
+        ) {
+            let mut parts: Vec<(u64, Stretch)> = std::iter::once(0)
+                .chain(ends.iter().copied())
+                .zip(&ends)
+                .map(|(start, end)| (start, Stretch { end: *end, hits: vec![(7, start), (8, *end)] }))
+                .collect();
+            let whole: Vec<_> = parts.iter().flat_map(|(_, stretch)| stretch.hits.clone()).collect();
+            let (last, mut pass, mut hits) = (ends.last().copied().unwrap(), Pass::default(), Vec::new());
+            for (i, at) in order.iter().enumerate() {
+                if parts.is_empty() {
+                    break;
+                }
+                let (start, stretch) = parts.swap_remove(at.index(parts.len()));
+                prop_assert!(!pass.is_done(start) && !pass.is_done(stretch.end - 1));
+                pass.put(start, stretch.clone());
+                if i == cut {
+                    // kept and read again
+                    pass = serde_json::from_value(serde_json::to_value(&pass).unwrap()).unwrap();
+                }
+                hits.extend(pass.advance());
+                prop_assert!(pass.is_done(start) && pass.is_done(stretch.end - 1));
+                let rest: u64 = parts.iter().map(|(start, stretch)| stretch.end - start).sum();
+                prop_assert_eq!(pass.done(), last - rest);
+            }
+            if parts.is_empty() {
+                prop_assert_eq!(pass.position, last);
+                prop_assert!(pass.ahead.is_empty());
+                prop_assert_eq!(hits, whole);
+            }
+        }
+    }
 
     #[test]
     fn a_state_is_for_its_own_run_only() {
@@ -160,7 +249,13 @@ mod tests {
         let mut file = open(&metadata, &params, 3);
         assert!(file.state.pows.is_empty());
         file.state.pows.insert(4, u64::MAX);
-        file.state.pass = Some(Pass { first_group: 1, groups: 2, position: 1 << 40, good: [(17, vec![1, u64::MAX])].into() });
+        file.state.pass = Some(Pass {
+            first_group: 1,
+            groups: 2,
+            position: 1 << 40,
+            good: [(17, vec![1, u64::MAX])].into(),
+            ..Pass::default()
+        });
         file.save().unwrap();
         assert_eq!(open(&metadata, &params, 3).state, file.state);
         assert!(open(&metadata, &params, 4).state.pows.is_empty());

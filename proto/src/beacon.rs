@@ -142,7 +142,7 @@ pub fn unpack_votes(votes: &[u8], count: usize) -> Vec<bool> {
     bits.chain(std::iter::repeat(false)).take(count).collect()
 }
 
-/// The beacon of a set of proposals begins like this hash over them in ascending order.
+/// The hash over proposals in ascending order; the beacon that they agree on is its first four bytes.
 pub fn hash(mut proposals: Vec<Beacon>) -> Hash32 {
     proposals.sort_unstable();
     Hash32::of(&proposals.iter().map(AsRef::as_ref).collect::<Vec<_>>())

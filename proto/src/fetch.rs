@@ -95,8 +95,7 @@ pub enum InvalidMeshHashRequest {
 }
 
 impl MeshHashRequest {
-    /// How many hashes are asked for: one for every step, and one for the last layer where no step meets it (p2p-sync.md
-    /// section 9.4).
+    /// How many hashes are asked for: one for every step, and one for the last layer where no step meets it.
     pub fn count(&self) -> Result<u32, InvalidMeshHashRequest> {
         let length = self.to.0.checked_sub(self.from.0).ok_or(InvalidMeshHashRequest::Backwards(self.from, self.to))?;
         let steps = length.checked_div(self.step).ok_or(InvalidMeshHashRequest::NoStep)?;

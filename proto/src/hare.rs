@@ -2,7 +2,7 @@
 //!
 //! - [`Round`]: the rounds of an iteration
 //! - [`Hare3Message`] and [`Hare4Message`]: the two protocols; no preset turns the second one on
-//! - [`reference`]: the hash of a set of proposals, which later rounds carry in its place
+//! - [`reference()`]: the hash of a set of proposals, which later rounds carry in its place
 
 use serde::{Deserialize, Serialize};
 

@@ -215,7 +215,7 @@ ordered_bytes_type! {
     Beacon, 4, base64
 }
 ordered_bytes_type! {
-    /// An account; as text it is [bech32](crate::address), which needs to know the network.
+    /// An account; as text it is bech32 (module `address`), which needs to know the network.
     Address, 24, base64
 }
 bytes_type! {
@@ -223,7 +223,7 @@ bytes_type! {
     EdSignature, 64, base64
 }
 bytes_type! {
-    /// A proof of the [verifiable random function](crate::vrf), which is also its random value.
+    /// A proof of the verifiable random function (module `vrf`), which is also its random value.
     VrfSignature, 80, base64
 }
 

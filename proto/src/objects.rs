@@ -23,7 +23,10 @@ use crate::{
     post::Proof,
     proposal::Proposal,
     scale::{self, Decode, DecodeError, Encode, EncodeError, Reader},
-    transaction::{Account, RawTx, Transaction, TransactionResult, TransactionWithResult, TxHeader},
+    transaction::{
+        Account, RawTx, Transaction, TransactionResult, TransactionWithResult, TxHeader,
+        raw::{Call, DrainVault, Payload, Spend},
+    },
 };
 
 /// Why bytes cannot be shown as an object.
@@ -196,6 +199,10 @@ pub const KINDS: &[Kind] = &[
     kind!("transaction", "Transaction", "transaction, parsed or not", Transaction),
     kind!("transaction-result", "TransactionResult", "what became of a transaction", TransactionResult),
     kind!("transaction-with-result", "TransactionWithResult", "transaction and what became of it", TransactionWithResult),
+    kind!("call", "Call", "transaction without its signatures", Call),
+    kind!("payload", "tx.Payload", "number and price of a transaction", Payload),
+    kind!("spend", "wallet.SpendArguments", "what sends money", Spend),
+    kind!("drain-vault", "vesting.DrainVaultArguments", "what sends money from a vault", DrainVault),
     kind!("account", "Account", "state of an account", Account),
     kind!("wallet-arguments", "wallet.SpawnArguments", "what spawns a wallet", WalletArguments),
     kind!("multisig-arguments", "multisig.SpawnArguments", "what spawns a multisig or vesting account", MultisigArguments),

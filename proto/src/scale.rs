@@ -18,6 +18,15 @@
 //! assert_eq!(*scale::decode::<Note>(&bytes).unwrap().text, *b"hi");
 //! ```
 //!
+//! A byte string or list without a limit does not compile:
+//!
+//! ```compile_fail
+//! #[derive(proto::scale::Encode)]
+//! struct Note {
+//!     text: proto::scale::Bytes,
+//! }
+//! ```
+//!
 //! Leniencies of the deployed decoder that are kept, because two nodes must accept the same bytes: a `bool` or option tag other
 //! than 1 means false or none, and a 64-bit integer in the big mode may have superfluous zero bytes. Nothing else is lenient.
 

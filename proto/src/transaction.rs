@@ -1,5 +1,7 @@
-//! Transactions as nodes store and report them, and accounts (types.md section 8, ledger.md sections 2 and 3). What the bytes of
-//! a transaction mean depends on the state of its account, so reading them is the ledger's business.
+//! Transactions as nodes store and report them, and accounts (types.md section 8, ledger.md sections 2 and 3). The bytes of a
+//! transaction are read and made in [`raw`].
+
+pub mod raw;
 
 use serde::{Deserialize, Serialize};
 

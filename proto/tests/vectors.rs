@@ -10,6 +10,7 @@ mod vectors {
     mod malfeasance;
     mod mesh;
     mod poet;
+    mod transactions;
 }
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

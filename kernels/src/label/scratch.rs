@@ -9,9 +9,7 @@ use std::{
 use proto::post::ScryptN;
 
 use super::{Block, DeviceError};
-
-/// The size of a huge page on x86-64 and on most aarch64 systems.
-const HUGE_PAGE: usize = 2 << 20;
+use crate::huge_pages::{self, HUGE_PAGE};
 
 /// The array V of the label function (`docs/spec/post.md` section 3.3), for one label or for several side by side.
 #[derive(Debug)]
@@ -46,12 +44,8 @@ impl Scratch {
         let Some(layout) = usize::try_from(bytes).ok().and_then(Self::layout) else { return Err(out_of_memory) };
         // SAFETY: the layout is not empty, N and the number of labels being positive.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }) else { return Err(out_of_memory) };
-        #[cfg(target_os = "linux")]
-        if layout.size() >= HUGE_PAGE {
-            // SAFETY: the range is the allocation made above, and the advice does not change what it holds. A refusal costs
-            // only speed.
-            unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
-        }
+        // SAFETY: the range is the allocation made above.
+        unsafe { huge_pages::advise(start.as_ptr(), layout.size()) };
         // SAFETY: as long as the allocation; bytes are valid at any value, and from here on all of it is initialised.
         unsafe { start.write_bytes(0, layout.size()) };
         Ok(Self { start: start.cast(), blocks: layout.size() / size_of::<Block>() })

@@ -17,13 +17,16 @@ use std::{
 use randomx_rs as _;
 
 use super::PowError;
+use crate::huge_pages;
 
 const FLAG_LARGE_PAGES: c_int = 1;
 const FLAG_FULL_MEM: c_int = 4;
 /// Bytes of a dataset item (`RANDOMX_DATASET_ITEM_SIZE`).
 const ITEM_BYTES: u64 = 64;
-/// Items filled between two looks at the stop flag: a few hundredths of a second of work.
-const ITEMS_AT_ONCE: u64 = 1 << 14;
+/// Bytes of a cache (`RANDOMX_ARGON_MEMORY` blocks of 1 KiB).
+const CACHE_BYTES: usize = 256 << 20;
+/// Items filled between two looks at the stop flag: a huge page, less than a tenth of a second of work.
+const ITEMS_AT_ONCE: u64 = 1 << 15;
 
 enum RawCache {}
 enum RawDataset {}
@@ -38,7 +41,6 @@ unsafe extern "C" {
     fn randomx_alloc_dataset(flags: c_int) -> *mut RawDataset;
     safe fn randomx_dataset_item_count() -> c_ulong;
     fn randomx_init_dataset(dataset: *mut RawDataset, cache: *mut RawCache, start_item: c_ulong, item_count: c_ulong);
-    #[cfg(target_os = "linux")]
     fn randomx_get_dataset_memory(dataset: *mut RawDataset) -> *mut c_void;
     fn randomx_release_dataset(dataset: *mut RawDataset);
     fn randomx_create_vm(flags: c_int, cache: *mut RawCache, dataset: *mut RawDataset) -> *mut RawVm;
@@ -73,6 +75,13 @@ impl Cache {
         // SAFETY: any combination of flags the library recommends is valid; null means that there is no memory.
         let cache = allocate(large_pages, |pages| unsafe { randomx_alloc_cache(randomx_get_flags() | pages) });
         let cache = cache.ok_or(PowError::OutOfMemory { what: "cache", hint: " (256 MiB)" })?;
+        // Every item of the dataset is eight reads at random places of the cache; on small pages each of them misses the cache of
+        // the page tables as well, and a hash in light mode takes twice as long.
+        // SAFETY: the memory belongs to the cache. A pointer to it is the first member of the structure, which is of standard
+        // layout: the library asserts so, because its own machine code finds the memory like this.
+        unsafe {
+            huge_pages::advise(*cache.as_ptr().cast::<*mut u8>(), CACHE_BYTES);
+        }
         // SAFETY: the cache was just allocated; the key lives through the call.
         unsafe { randomx_init_cache(cache.as_ptr(), key.as_ptr().cast(), key.len()) };
         Ok(Self(cache))
@@ -107,7 +116,10 @@ impl Dataset {
         let dataset = allocate(large_pages, |pages| unsafe { randomx_alloc_dataset(randomx_get_flags() | pages) });
         let hint = " (2080 MiB): use the light mode";
         let dataset = Self(dataset.ok_or(PowError::OutOfMemory { what: "dataset", hint })?);
-        dataset.advise_huge_pages();
+        // SAFETY: the memory belongs to the dataset, whose size is given by the number of items.
+        unsafe {
+            huge_pages::advise(randomx_get_dataset_memory(dataset.0.as_ptr()).cast(), (dataset_items() * ITEM_BYTES) as usize);
+        }
         let items = dataset_items();
         let next = AtomicU64::new(0);
         thread::scope(|scope| {
@@ -132,24 +144,6 @@ impl Dataset {
     fn fill(&self, cache: &Cache, start: u64, count: u64) {
         // SAFETY: the items exist and are this thread's; the cache is initialised.
         unsafe { randomx_init_dataset(self.0.as_ptr(), cache.0.as_ptr(), start as c_ulong, count as c_ulong) };
-    }
-
-    /// Random reads over two gigabytes miss the page tables' cache less often on huge pages.
-    fn advise_huge_pages(&self) {
-        #[cfg(target_os = "linux")]
-        {
-            const HUGE_PAGE: usize = 2 << 20;
-            // SAFETY: the memory belongs to the dataset, whose size is given by the number of items; only whole pages inside it
-            // are advised, which does not change their contents. A refusal costs only speed.
-            unsafe {
-                let start = randomx_get_dataset_memory(self.0.as_ptr()) as usize;
-                let end = start + (dataset_items() * ITEM_BYTES) as usize;
-                let (first, last) = (start.next_multiple_of(HUGE_PAGE), end / HUGE_PAGE * HUGE_PAGE);
-                if first < last {
-                    libc::madvise(ptr::without_provenance_mut(first), last - first, libc::MADV_HUGEPAGE);
-                }
-            }
-        }
     }
 }
 
@@ -181,14 +175,14 @@ pub struct Hasher {
 unsafe impl Send for Hasher {}
 
 impl Hasher {
-    pub(super) fn new(memory: Arc<Memory>) -> Result<Self, PowError> {
+    pub(super) fn new(memory: Arc<Memory>, large_pages: bool) -> Result<Self, PowError> {
         let flags = randomx_get_flags();
         let (flags, cache, dataset) = match &*memory {
             Memory::Cache(cache) => (flags, cache.0.as_ptr(), ptr::null_mut()),
             Memory::Dataset(dataset) => (flags | FLAG_FULL_MEM, ptr::null_mut(), dataset.0.as_ptr()),
         };
         // SAFETY: cache or dataset fit the flags, are initialised and are kept alive by `memory`.
-        let vm = NonNull::new(unsafe { randomx_create_vm(flags, cache, dataset) });
+        let vm = allocate(large_pages, |pages| unsafe { randomx_create_vm(flags | pages, cache, dataset) });
         let vm = vm.ok_or(PowError::OutOfMemory { what: "machine", hint: " (2 MiB and executable pages)" })?;
         Ok(Self { vm, _memory: memory })
     }

@@ -69,6 +69,16 @@ pub(crate) fn equals_cpu(open: Open<'_>, tuning: Tuning, cost: u64, cases: u32, 
         .expect("the same labels");
 }
 
+/// Labels per second of a batch after a first one.
+pub(crate) fn rate(open: Open<'_>, n: ScryptN, tuning: Tuning) -> Result<f64, DeviceError> {
+    let mut device = open(n, tuning)?;
+    let mut out = vec![0; tuning.lanes as usize * 16];
+    device.labels(&Commitment([1; 32]), 0, &mut out)?;
+    let start = std::time::Instant::now();
+    device.labels(&Commitment([1; 32]), 0, &mut out)?;
+    Ok(tuning.lanes as f64 / start.elapsed().as_secs_f64())
+}
+
 /// Bad arguments, and memory that comes and goes.
 pub(crate) fn behaves(open: Open<'_>) {
     let commitment = Commitment([7; 32]);

@@ -5,7 +5,7 @@
 
 use std::{
     ops::ControlFlow,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use proto::{
@@ -18,7 +18,7 @@ use proto::{
 
 use crate::{
     StoreError,
-    engine::{Batch, Durability, Engine, Range},
+    engine::{Batch, Durability, Engine, Range, Read},
     schema::{Family, VALUE_VERSION, body},
 };
 
@@ -175,22 +175,22 @@ pub(crate) fn id_at(family: Family, key: &[u8], from: usize) -> Result<[u8; 32],
     id.copied().ok_or_else(|| StoreError::damaged(family, key, "the key is too short"))
 }
 
-/// Activations.
-pub struct Atxs<'a> {
-    engine: &'a dyn Engine,
+/// Changes activations. A database has one.
+pub struct AtxWriter {
+    engine: Arc<dyn Engine>,
     // look up, then write: one at a time
     turn: Mutex<()>,
 }
 
-impl<'a> Atxs<'a> {
-    /// The activations of a database.
-    pub fn new(engine: &'a dyn Engine) -> Self {
+impl AtxWriter {
+    /// For the activations of a database.
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine, turn: Mutex::new(()) }
     }
 
     /// Saves an activation with everything that belongs to it, as one change. `more` is made with it: a proof of malfeasance
-    /// that the activation is part of, say.
-    pub fn save(&self, new: &NewAtx, more: Batch) -> Result<Saved, StoreError> {
+    /// that the activation is part of, say. Own activations must survive a power failure before anybody hears of them.
+    pub fn save(&self, new: &NewAtx, more: Batch, durability: Durability) -> Result<Saved, StoreError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let id = new.id.as_bytes();
         if self.engine.get(Family::Atx, id)?.is_some() {
@@ -209,37 +209,48 @@ impl<'a> Atxs<'a> {
         for (family, key) in index {
             batch.put(family, key, []);
         }
-        self.engine.write(&batch, Durability::Process)?;
+        self.engine.write(&batch, durability)?;
         Ok(Saved::New)
     }
 
     /// Records whether an activation's proofs are valid; says whether there is such an activation.
     pub fn set_validity(&self, id: &AtxId, validity: Validity) -> Result<bool, StoreError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(atx) = self.get(id)? else { return Ok(false) };
+        let Some(atx) = Atxs::new(&*self.engine).get(id)? else { return Ok(false) };
         let mut batch = Batch::default();
         batch.put(Family::Atx, *id.as_bytes(), value(&Atx { validity, ..atx })?);
         self.engine.write(&batch, Durability::Process)?;
         Ok(true)
     }
+}
+
+/// Activations, of a database or of a snapshot.
+#[derive(Clone, Copy)]
+pub struct Atxs<'a>(&'a dyn Read);
+
+impl<'a> Atxs<'a> {
+    /// What is there.
+    pub fn new(read: &'a dyn Read) -> Self {
+        Self(read)
+    }
 
     /// The row of an activation.
     pub fn get(&self, id: &AtxId) -> Result<Option<Atx>, StoreError> {
         let key = id.as_bytes();
-        self.engine.get(Family::Atx, key)?.map(|value| record(Family::Atx, key, &value)).transpose()
+        self.0.get(Family::Atx, key)?.map(|value| record(Family::Atx, key, &value)).transpose()
     }
 
     /// Version and bytes of an activation as they arrived.
     pub fn wire(&self, id: &AtxId) -> Result<Option<(Version, Vec<u8>)>, StoreError> {
         let key = id.as_bytes();
-        let found = self.engine.get(Family::AtxBlob, key)?;
+        let found = self.0.get(Family::AtxBlob, key)?;
         found.map(|value| read_wire(key, &value).map(|(version, bytes)| (version, bytes.to_vec()))).transpose()
     }
 
     /// What an activation says of an identity.
     pub fn share(&self, id: &AtxId, identity: &NodeId) -> Result<Option<Share>, StoreError> {
         let key = [&id.as_bytes()[..], identity.as_bytes()].concat();
-        self.engine.get(Family::Share, &key)?.map(|value| record(Family::Share, &key, &value)).transpose()
+        self.0.get(Family::Share, &key)?.map(|value| record(Family::Share, &key, &value)).transpose()
     }
 
     /// The activations published in an epoch, by ascending id.
@@ -255,7 +266,7 @@ impl<'a> Atxs<'a> {
     /// The latest epoch that has activations.
     pub fn latest_epoch(&self) -> Result<Option<EpochId>, StoreError> {
         let mut latest = None;
-        self.engine.scan(Family::AtxEpoch, Range::all().backwards(), &mut |key, _| {
+        self.0.scan(Family::AtxEpoch, Range::all().backwards(), &mut |key, _| {
             latest = key.first_chunk::<4>().map(|epoch| EpochId(u32::from_be_bytes(*epoch)));
             Ok(ControlFlow::Break(()))
         })?;
@@ -296,7 +307,7 @@ impl<'a> Atxs<'a> {
         if most == 0 {
             return Ok(ids);
         }
-        self.engine.scan(family, range, &mut |key, _| {
+        self.0.scan(family, range, &mut |key, _| {
             ids.push(AtxId(id_at(family, key, at)?));
             Ok(if ids.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;

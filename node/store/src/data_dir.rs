@@ -17,11 +17,13 @@ use std::{
     fs::{self, File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use proto::{
     genesis::{Genesis, UnixSeconds},
     preset::{Binding, Difference, Network},
+    span::Span,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +31,7 @@ use crate::{
     StoreError,
     engine::{Batch, Durability, Engine, Read as _},
     files::{io_error, private_folder, private_options, read, replace},
-    guard::Guard,
+    guard::{Bar, Guard},
     marked::Marked,
     schema::{BINDING, DIRECTORY, Database, Family, SCHEMA, Schema},
 };
@@ -97,14 +99,14 @@ pub enum Open {
     Adopt,
 }
 
-/// The directory of a node, locked.
+/// The directory of a node. It is locked until this and all handles of its databases are dropped.
 pub struct DataDir {
     path: PathBuf,
-    state: Marked,
-    local: Marked,
+    state: Arc<Marked>,
+    local: Arc<Marked>,
+    guard: Arc<Guard>,
+    genesis: Genesis,
     binding: Binding,
-    // the last field: the lock goes after the databases
-    _lock: File,
 }
 
 impl std::fmt::Debug for DataDir {
@@ -130,13 +132,13 @@ impl DataDir {
             _ if path.join(ID_FILE).is_file() => {}
             _ => return Err(StoreError::NoDataDir { path: path.to_owned() }),
         }
-        let lock = lock(path)?;
+        let lock = Arc::new(lock(path)?);
         if let Some(born) = born {
             check_genesis(path, born)?;
         }
         let adopt = matches!(how, Open::Adopt);
         let place = place(path)?;
-        let open = |database| Marked::open(path, database, born.is_some(), adopt);
+        let open = |database| Marked::open(path, database, born.is_some(), adopt, &lock).map(Arc::new);
         let (state, local) = (open(Database::State)?, open(Database::Local)?);
         let mut bound = None;
         for (engine, database) in [(&state, Database::State), (&local, Database::Local)] {
@@ -161,7 +163,9 @@ impl DataDir {
             bound = Some(born.map_or(found, Born::binding));
         }
         let binding = bound.unwrap_or_else(|| unreachable!("there are two databases"));
-        Ok(Self { path: path.to_owned(), state, local, binding, _lock: lock })
+        let genesis = genesis(&binding)?;
+        let guard = Arc::new(Guard::new(local.clone(), genesis.id()));
+        Ok(Self { path: path.to_owned(), state, local, guard, genesis, binding })
     }
 
     /// Where it is.
@@ -170,12 +174,12 @@ impl DataDir {
     }
 
     /// What the network knows.
-    pub fn state(&self) -> &Marked {
+    pub fn state(&self) -> &Arc<Marked> {
         &self.state
     }
 
     /// What only this node knows.
-    pub fn local(&self) -> &Marked {
+    pub fn local(&self) -> &Arc<Marked> {
         &self.local
     }
 
@@ -184,20 +188,29 @@ impl DataDir {
         &self.binding
     }
 
+    /// The epoch and layer of that network at a moment; none before its genesis (p2p-sync.md section 16.1).
+    pub fn at(&self, now: UnixSeconds) -> Result<Option<Bar>, StoreError> {
+        let damaged = |key: &str| StoreError::damaged(Family::Meta, BINDING, format!("{key} is missing or not usable"));
+        let value = |key: &str| self.binding.get(key).ok_or_else(|| damaged(key));
+        let (duration, layers) = ("main.layer-duration", "main.layers-per-epoch");
+        let span: Span = value(duration)?.parse().map_err(|_| damaged(duration))?;
+        let layers: u32 = value(layers)?.parse().map_err(|_| damaged(layers))?;
+        let since = i128::from(now.0) - i128::from(self.genesis.unix_time.0);
+        let Ok(since) = u128::try_from(since) else { return Ok(None) };
+        let layer = (since * 1_000_000_000).checked_div(span.0.as_nanos()).ok_or_else(|| damaged(duration))?;
+        let layer = u32::try_from(layer).unwrap_or(u32::MAX);
+        let epoch = layer.checked_div(layers).ok_or_else(|| damaged("main.layers-per-epoch"))?;
+        Ok(Some(Bar { epoch, layer }))
+    }
+
     /// The genesis of that network.
-    pub fn genesis(&self) -> Result<Genesis, StoreError> {
-        let value = |key| {
-            let missing = || StoreError::damaged(Family::Meta, BINDING, format!("{key} is missing"));
-            self.binding.get(key).ok_or_else(missing)
-        };
-        let time = value("genesis.genesis-time")?;
-        let unix_time = time.parse().map_err(|e| StoreError::damaged(Family::Meta, BINDING, format!("{time:?}: {e}")))?;
-        Ok(Genesis { unix_time, extra_data: value("genesis.genesis-extra-data")?.to_owned() })
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
     }
 
     /// The guard over what the identities of this directory sign.
-    pub fn guard(&self) -> Result<Guard<'_>, StoreError> {
-        Ok(Guard::new(&self.local, self.genesis()?.id()))
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
     }
 
     /// The folder of the identities' keys.
@@ -222,6 +235,16 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+fn genesis(binding: &Binding) -> Result<Genesis, StoreError> {
+    let value = |key| {
+        let missing = || StoreError::damaged(Family::Meta, BINDING, format!("{key} is missing"));
+        binding.get(key).ok_or_else(missing)
+    };
+    let time = value("genesis.genesis-time")?;
+    let unix_time = time.parse().map_err(|e| StoreError::damaged(Family::Meta, BINDING, format!("{time:?}: {e}")))?;
+    Ok(Genesis { unix_time, extra_data: value("genesis.genesis-extra-data")?.to_owned() })
 }
 
 const LOCK_FILE: &str = "LOCK";

@@ -109,6 +109,13 @@ pub enum StoreError {
     },
 }
 
+/// What the system says when it is not the data's fault.
+fn is_out_of_reach(message: &str) -> bool {
+    ["No space left", "Permission denied", "Too many open files", "Read-only file system", "Disk quota"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
 fn list(differences: &[Difference]) -> String {
     differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
@@ -126,12 +133,18 @@ impl StoreError {
 
     /// Whether the data is invalid, rather than out of reach.
     pub fn is_data(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Locked { .. } | Self::NoDataDir { .. } | Self::OtherNetwork(_) | Self::Encode(_))
+        match self {
+            // RocksDB says "IO error" for files that are missing as well as for disks that are full
+            Self::Rocks(error) => !is_out_of_reach(error.as_ref()),
+            Self::Io { .. } | Self::Locked { .. } | Self::NoDataDir { .. } | Self::OtherNetwork(_) | Self::Encode(_) => false,
+            _ => true,
+        }
     }
 
     /// What to do about it.
     pub fn advice(&self) -> Option<&'static str> {
         Some(match self {
+            Self::Rocks(error) if is_out_of_reach(error.as_ref()) => return None,
             Self::Rocks(_) | Self::Damaged { .. } | Self::File { .. } => {
                 "`smesh-node db check` lists the damage; restore a backup, then `smesh-node db adopt`"
             }

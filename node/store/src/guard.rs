@@ -10,7 +10,7 @@
 mod history;
 mod statement;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use history::{Entry, History, HistoryError, Merged};
 pub use statement::{Digest, Slot, Statement};
@@ -75,16 +75,16 @@ impl std::fmt::Display for Bar {
 }
 
 /// The guard over the signatures of a network's identities.
-pub struct Guard<'a> {
-    engine: &'a dyn Engine,
+pub struct Guard {
+    engine: Arc<dyn Engine>,
     genesis: GenesisId,
     // one statement after the other: look up, record, sign
     turn: Mutex<()>,
 }
 
-impl<'a> Guard<'a> {
-    /// A guard that keeps its history in this database.
-    pub fn new(engine: &'a dyn Engine, genesis: GenesisId) -> Self {
+impl Guard {
+    /// A guard that keeps its history in this database, which must have no other.
+    pub fn new(engine: Arc<dyn Engine>, genesis: GenesisId) -> Self {
         Self { engine, genesis, turn: Mutex::new(()) }
     }
 

@@ -13,6 +13,7 @@
 //! - [`schema`]: databases, column families, key encodings and versions (docs/storage.md)
 //! - [`atxs`] and [`poets`]: typed records with their indexes
 //! - [`guard`]: signs nothing that contradicts what was signed before
+//! - [`identities`]: the keys of a node
 //! - [`check`]: reads everything and says what is wrong
 //!
 //! What the records mean and when they change is the business of the crates that write them.
@@ -27,6 +28,7 @@ pub mod engine;
 mod error;
 mod files;
 pub mod guard;
+pub mod identities;
 mod marked;
 pub mod memory;
 pub mod poets;

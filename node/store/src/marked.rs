@@ -9,7 +9,7 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
@@ -76,11 +76,19 @@ pub struct Marked {
     rocks: Rocks,
     mark: Mutex<Mark>,
     every_write: bool,
+    // the last field: the directory is free once the database is closed
+    _lock: Arc<File>,
 }
 
 impl Marked {
     /// Opens or makes a database and its mark; refuses one that has fewer changes than were recorded, unless these are given up.
-    pub(crate) fn open(folder: &Path, database: Database, create: bool, give_up: bool) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        folder: &Path,
+        database: Database,
+        create: bool,
+        give_up: bool,
+        lock: &Arc<File>,
+    ) -> Result<Self, StoreError> {
         let path = folder.join(format!("{}.mark", database.folder()));
         if !give_up && !path.exists() && folder.join(database.folder()).join("CURRENT").exists() {
             return Err(StoreError::File { path, what: "it is missing, but there is a database".to_owned() });
@@ -94,7 +102,7 @@ impl Marked {
         // What is not synced yet must not be recorded: a power failure would make it a loss.
         rocks.sync()?;
         mark.record(found)?;
-        Ok(Self { rocks, mark: Mutex::new(mark), every_write: database == Database::Local })
+        Ok(Self { rocks, mark: Mutex::new(mark), every_write: database == Database::Local, _lock: lock.clone() })
     }
 
     /// The database itself.

@@ -1,6 +1,6 @@
 //! Proofs of elapsed time, and proofs of malfeasance: small tables of what other nodes ask for by hash.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::{
     ids::NodeId,
@@ -15,9 +15,9 @@ use crate::{
     schema::{Family, VALUE_VERSION, body},
 };
 
-/// Proofs of elapsed time.
-pub struct Poets<'a> {
-    engine: &'a dyn Engine,
+/// Proofs of elapsed time. A database has one of these.
+pub struct Poets {
+    engine: Arc<dyn Engine>,
     turn: Mutex<()>,
 }
 
@@ -38,9 +38,9 @@ pub fn reference(message: &PoetProofMessage) -> Result<Reference, StoreError> {
     Ok(*blake3::hash(&scale::encode(&message.proof)?).as_bytes())
 }
 
-impl<'a> Poets<'a> {
+impl Poets {
     /// The proofs of a database.
-    pub fn new(engine: &'a dyn Engine) -> Self {
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine, turn: Mutex::new(()) }
     }
 

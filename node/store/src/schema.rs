@@ -193,3 +193,61 @@ pub(crate) fn body<'a>(family: Family, key: &[u8], value: &'a [u8]) -> Result<&'
         [] => Err(StoreError::damaged(family, key, "an empty value")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The column families as the table of `docs/storage.md`.
+    fn table() -> String {
+        let part = |part: &Part| match part {
+            Part::Bytes(name, bytes) => format!("{name} {bytes}"),
+            Part::Number(name) => format!("{name} 4"),
+            Part::Rest(name, most) => format!("{name} up to {most}"),
+        };
+        let row = |family: Family| {
+            let database = if family == Family::Meta { "both" } else { family.database().folder() };
+            let key: Vec<String> = family.key().iter().map(part).collect();
+            format!("| {database} | `{}` | {} | {} |{} |\n", family.name(), key.join(", "), family.value(), family.about())
+        };
+        Family::ALL.into_iter().map(row).collect()
+    }
+
+    /// `UPDATE_DOCS=1` writes it again.
+    #[test]
+    fn the_table_of_column_families_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/storage.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let head = text.find("|---|---|---|---|---|\n").unwrap() + "|---|---|---|---|---|\n".len();
+        let fresh = format!("{}{}", &text[..head], table());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &fresh).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(path).unwrap() == fresh,
+            "run the tests once with UPDATE_DOCS=1 and commit docs/storage.md"
+        );
+    }
+
+    #[test]
+    fn names_are_unique_and_keys_have_their_length() {
+        let mut names: Vec<_> = Family::ALL.map(Family::name).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Family::ALL.len());
+        assert!(Database::Local.knows("signed") && Database::Local.knows("meta") && !Database::Local.knows("atx"));
+        for (family, length, sound) in [
+            (Family::Atx, 31, false),
+            (Family::Atx, 32, true),
+            (Family::Atx, 33, false),
+            (Family::AtxSmesher, 76, true),
+            (Family::AtxSmesher, 75, false),
+            (Family::Signed, 33, true),
+            (Family::Signed, 65, true),
+            (Family::Signed, 66, false),
+            (Family::Signed, 32, false),
+        ] {
+            assert_eq!(family.fault(&vec![0; length]).is_none(), sound, "{} {length}", family.name());
+        }
+    }
+}

@@ -10,7 +10,8 @@ use proto::{
     units::SpaceUnits,
 };
 
-use crate::{prove::Nonces, verify::Mode};
+use super::choose::{MISS_TARGET, NonceChoice};
+use crate::verify::Mode;
 
 /// Proves space and verifies proofs.
 ///
@@ -137,9 +138,10 @@ pub struct ProveArgs {
 /// How to go about proving.
 #[derive(Debug, Clone, Args)]
 pub struct WorkArgs {
-    /// Nonces per pass: a multiple of 16, at most 4096
-    #[arg(long, default_value = "288", value_name = "N")]
-    pub nonces: Nonces,
+    /// Nonces per pass: a multiple of 16, at most 4096; auto measures disks and cores and chooses so that the window is missed once
+    /// in 10,000 times
+    #[arg(long, default_value = "auto", value_name = "N")]
+    pub nonces: NonceChoice,
     /// Threads; 0 stands for all cores
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
@@ -232,7 +234,7 @@ pub struct TuneArgs {
     #[arg(long, value_name = "HOURS")]
     pub window: Option<f64>,
     /// Accepted chance to miss the window
-    #[arg(long, default_value_t = 1e-4, value_name = "P")]
+    #[arg(long, default_value_t = MISS_TARGET, value_name = "P")]
     pub target: f64,
     /// Seconds per measurement
     #[arg(long, default_value_t = 5.0, value_name = "S")]

@@ -19,7 +19,7 @@ use std::{
 
 use kernels::{
     pow::{BuildOptions, Mode as PowMode, RandomX, Shared},
-    scan::Backend,
+    scan::{Backend, NONCES_PER_GROUP},
 };
 use proto::{
     ids::Challenge,
@@ -27,13 +27,15 @@ use proto::{
 };
 
 pub use measure::{bench, scan_file, tune};
+pub(crate) use measure::{disk_rates, hash_rate, random_labels, scan_rate};
 pub use verify::verify;
 
 use super::{
     Failure,
+    choose::{Occasion, Rates},
     cli::{ProveArgs, RehearseArgs, StatusArgs, WorkArgs},
     k2pow::{RemoteOptions, RemotePow},
-    stop_on_signals,
+    log_to_stderr, stop_on_signals,
 };
 use crate::{
     data::{DataError, DataSet},
@@ -48,8 +50,14 @@ fn params_for(args: &super::cli::ParamArgs, metadata: &Metadata) -> Params {
     Params { labels_per_unit: args.labels_per_unit.unwrap_or(metadata.labels_per_unit), ..args.params() }
 }
 
+/// Time for a proof: as the network says, else twelve hours.
+pub(super) fn window_of(params: &Params) -> Duration {
+    Duration::from_secs(params.proving_window.unwrap_or(12 * 3600))
+}
+
 /// Makes one proof, verifies it and writes it to a file.
 pub fn prove(args: &ProveArgs) -> Result<(), Failure> {
+    log_to_stderr();
     let stop = stop_on_signals()?;
     let data = DataSet::open(&args.data_dir)?;
     // a service that works on the same data would use the same state
@@ -69,6 +77,7 @@ pub(super) fn state_path(data: &DataSet) -> Option<PathBuf> {
 
 /// Makes a proof for a random challenge.
 pub fn rehearse(args: &RehearseArgs) -> Result<(), Failure> {
+    log_to_stderr();
     let stop = stop_on_signals()?;
     let data = DataSet::open(&args.data_dir)?;
     let params = params_for(&args.params, data.metadata());
@@ -78,7 +87,7 @@ pub fn rehearse(args: &RehearseArgs) -> Result<(), Failure> {
     let started = Instant::now();
     let proof = make_proof(&data, &challenge, &params, &args.work, None, &stop)?;
     let took = started.elapsed();
-    let window = params.proving_window.map_or(Duration::from_secs(12 * 3600), Duration::from_secs);
+    let window = window_of(&params);
     println!(
         "a valid proof (nonce {}) took {}, {:.1} % of the window of {} h",
         proof.nonce,
@@ -126,12 +135,23 @@ fn make_proof(
     };
     let local = LocalPow { randomx: &randomx, threads };
     let pow: &dyn PowSource = remote.as_ref().map_or(&local as _, |remote| remote as _);
+    let occasion = Occasion {
+        data,
+        params,
+        state: &state.state,
+        threads,
+        window: window_of(params),
+        randomx: remote.is_none().then_some(&randomx),
+        gate: &Open,
+        stop,
+    };
+    let nonces = Rates::default().choose(work.nonces.0, &occasion)?;
     let progress = Progress::default();
     let job = Job {
         data,
         challenge,
         params,
-        options: Options { nonces: work.nonces, threads, backend: Backend::best() },
+        options: Options { nonces, threads, backend: Backend::best() },
         source: &Disk::default(),
         pow,
         gate: &Open,
@@ -188,18 +208,19 @@ fn report(progress: &Progress, total: u64, over: &AtomicBool) {
         last = Instant::now();
         let now = progress.get();
         let nonces = format!("nonces {}..{}", now.first_nonce, now.end_nonce);
+        let hashes = progress.hashes.load(Ordering::Relaxed);
+        let left = now.remaining(hashes, total).map_or_else(String::new, |time| format!(", {} left", human(time)));
         match now.phase {
             Phase::Pow => eprintln!(
-                "{nonces}: k2pow {} of {}, {} hashes",
+                "{nonces}: k2pow {} of {}, {hashes} hashes{left}",
                 now.pows_found,
-                (now.end_nonce - now.first_nonce) / 16,
-                progress.hashes.load(Ordering::Relaxed),
+                (now.end_nonce - now.first_nonce) / NONCES_PER_GROUP,
             ),
-            Phase::Reading => {
-                let speed =
-                    now.read_since.map_or(0.0, |since| (now.position - now.read_from) as f64 / since.elapsed().as_secs_f64());
-                eprintln!("{nonces}: {:.1} % read, {:.0} MB/s", now.position as f64 / total as f64 * 100.0, speed / 1e6);
-            }
+            Phase::Reading => eprintln!(
+                "{nonces}: {:.1} % read, {:.0} MB/s{left}",
+                now.scanned as f64 / total as f64 * 100.0,
+                now.read_rate().unwrap_or(0.0) / 1e6
+            ),
             other => eprintln!("{nonces}: {}", other.name()),
         }
     }

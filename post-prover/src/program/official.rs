@@ -86,7 +86,7 @@ pub struct PostService {
     /// Threads; 0 stands for all cores
     #[arg(long, required_unless_present = "pinned_cores")]
     threads: Option<usize>,
-    /// Cores to use; their number is used
+    /// Cores to use: as many threads as cores, and all threads stay on them
     #[arg(long, value_delimiter = ',')]
     pinned_cores: Option<Vec<usize>>,
     /// Nonces per pass
@@ -141,7 +141,7 @@ impl PostService {
         };
         let identity = IdentityConfig {
             data_dirs: vec![self.dir.clone()],
-            disk: None,
+            disks: Vec::new(),
             node,
             tls,
             network: ParamArgs {
@@ -154,7 +154,7 @@ impl PostService {
                 min_num_units: Some(self.min_num_units),
                 max_num_units: Some(self.max_num_units),
             },
-            nonces: self.nonces,
+            nonces: Some(self.nonces),
             threads,
             window: None,
             remote_k2pow: self.remote_k2pow.iter().cloned().collect(),
@@ -178,7 +178,36 @@ impl PostService {
 
 /// Runs as `post-service`.
 pub fn post_service(args: &PostService) -> Result<(), Failure> {
+    if let Some(cores) = &args.pinned_cores {
+        stay_on(cores)?;
+    }
     serve(&|| args.config(), args.watch_pid)
+}
+
+/// Keeps the program on some cores, with all threads it begins from now on.
+#[cfg(target_os = "linux")]
+fn stay_on(cores: &[usize]) -> Result<(), Failure> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let mut wanted = CpuSet::new();
+    for core in cores {
+        if *core >= CpuSet::MAX_CPU {
+            return Err(Failure::Usage(format!("there is no core {core}")));
+        }
+        wanted.set(*core);
+    }
+    sched_setaffinity(None, &wanted).map_err(|e| Failure::Usage(format!("failed to stay on cores {cores:?}: {e}")))?;
+    let given = sched_getaffinity(None)?;
+    match cores.iter().find(|core| !given.is_set(**core)) {
+        Some(core) => Err(Failure::Usage(format!("there is no core {core} for this program"))),
+        None => Ok(()),
+    }
+}
+
+/// Other systems have no common way to do that.
+#[cfg(not(target_os = "linux"))]
+fn stay_on(_: &[usize]) -> Result<(), Failure> {
+    eprintln!("post-prover: warning: cores cannot be chosen on this system, only their number counts");
+    Ok(())
 }
 
 /// Options of `k2pow-service` (post.md section 16).

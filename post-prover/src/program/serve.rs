@@ -19,7 +19,7 @@ use std::{
 };
 
 use clap::Args;
-use kernels::pow::{BuildOptions, Shared};
+use kernels::pow::BuildOptions;
 use proto::ids::NodeId;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -27,7 +27,7 @@ use self::{
     config::{Config, IdentityConfig},
     identity::{Identity, Machine},
 };
-use super::{Failure, cli, log_to_stderr, schedule::Scheduler};
+use super::{Failure, cli, log_to_stderr};
 use crate::{data::read_metadata, state::replace};
 
 /// Keeps two services from working on one directory.
@@ -233,7 +233,7 @@ pub(super) fn serve(load: &dyn Fn() -> Result<Config, Failure>, watched: Option<
     log_to_stderr();
     let config = load()?;
     let options = BuildOptions { mode: config.randomx_mode, large_pages: config.large_pages, threads: super::all_cores() };
-    let machine = Arc::new(Machine { randomx: Shared::new(options), scheduler: Scheduler::default() });
+    let machine = Arc::new(Machine::new(options));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
         let (list, lists) = watch::channel(Vec::new());

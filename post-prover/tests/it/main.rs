@@ -5,5 +5,11 @@ mod data;
 mod program;
 mod prove;
 #[cfg(feature = "program")]
+mod restart;
+#[cfg(feature = "program")]
 mod serve;
+#[cfg(feature = "program")]
+mod tls;
+#[cfg(feature = "program")]
+mod trouble;
 mod vectors;

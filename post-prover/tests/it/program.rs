@@ -160,7 +160,8 @@ fn slow_data(dir: &Path) -> (Params, Vec<String>) {
     (params, options)
 }
 
-fn state_of(dir: &Path) -> Value {
+/// What a run has put on disk.
+pub(crate) fn state_of(dir: &Path) -> Value {
     std::fs::read(dir.join(post_prover::state::STATE_FILE))
         .ok()
         .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
@@ -266,6 +267,19 @@ fn the_command_line_reference_is_up_to_date() {
         std::fs::read_to_string(&path).unwrap() == doc,
         "run the tests once with UPDATE_DOCS=1 and commit docs/post-prover-cli.md"
     );
+}
+
+#[test]
+fn the_documentation_names_options_that_exist() {
+    let page = include_str!("../../../docs/post-prover.md");
+    let reference = [include_str!("../../../docs/post-prover-cli.md"), include_str!("../../src/program/official.rs")].concat();
+    let mut seen = 0;
+    for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("--")) {
+        let field = word.trim_start_matches('-').replace('-', "_");
+        assert!(reference.contains(&format!("{word} ")) || reference.contains(&format!("    {field}:")), "{word}");
+        seen += 1;
+    }
+    assert!(seen > 20);
 }
 
 #[test]

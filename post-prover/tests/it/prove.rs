@@ -1,12 +1,14 @@
 //! Making proofs: faults, stops and restarts.
 
 use std::{
-    io,
-    path::Path,
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use kernels::{
@@ -15,7 +17,7 @@ use kernels::{
 };
 use post_prover::{
     data::{DataError, DataSet},
-    prove::{Job, LocalPow, Nonces, Open, Options, PowSource, PowSourceError, Progress, ProveError},
+    prove::{Job, LocalPow, Nonces, Open, Options, PowClient, PowSource, PowSourceError, Progress, ProveError},
     read::{Disk, Source, SourceFile},
     state::{STATE_FILE, StateFile},
     verify::{Claim, Leniency, Mode, Request, Verifier, leniencies},
@@ -35,23 +37,37 @@ fn large() -> (Params, Metadata) {
 }
 
 struct Run {
-    dir: tempfile::TempDir,
+    dirs: [tempfile::TempDir; 2],
     params: Params,
     data: DataSet,
     challenge: Challenge,
 }
 
 impl Run {
+    /// All files in the first directory.
     fn new() -> Self {
+        Self::spread(0)
+    }
+
+    /// The files from this number on in the other directory, on a disk of its own.
+    fn spread(from: u64) -> Self {
         let (params, metadata) = large();
-        let dir = tempfile::tempdir().unwrap();
-        data::write(dir.path(), &metadata, params.scrypt_n);
-        let data = DataSet::open(&[dir.path().to_owned()]).unwrap();
-        Self { dir, params, data, challenge: Challenge([9; 32]) }
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        data::write(dirs[0].path(), &metadata, params.scrypt_n);
+        for file in (from..metadata.layout().unwrap().file_count()).filter(|_| from > 0) {
+            fs::rename(dirs[0].path().join(file_name(file)), dirs[1].path().join(file_name(file))).unwrap();
+        }
+        let paths = dirs.each_ref().map(|dir| dir.path().to_owned());
+        let data = DataSet::open_on(&paths, &["one".to_owned(), "two".to_owned()]).unwrap();
+        Self { dirs, params, data, challenge: Challenge([9; 32]) }
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.dirs[0].path().join(STATE_FILE)
     }
 
     fn state(&self) -> StateFile {
-        let path = self.dir.path().join(STATE_FILE);
+        let path = self.state_path();
         StateFile::open(path, self.data.metadata(), &self.params, &self.challenge).unwrap()
     }
 
@@ -77,15 +93,9 @@ impl Run {
 struct CountingPow(Mutex<Vec<u8>>);
 
 impl PowSource for CountingPow {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        stop: &AtomicBool,
-        hashes: &AtomicU64,
-    ) -> Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> Result<(), PowSourceError> {
         self.0.lock().unwrap().extend(puzzles.iter().map(|p| p.group));
-        LocalPow { randomx: vectors::shared(), threads: 1 }.solve(puzzles, found, stop, hashes)
+        LocalPow { randomx: vectors::shared(), threads: 1 }.solve(puzzles, client)
     }
 }
 
@@ -134,26 +144,63 @@ fn interrupted_runs_go_on_and_end_with_the_same_proof() {
     assert!(groups >= 2, "the test needs several passes");
     let once: Vec<u8> = (0..groups as u8).collect();
     assert_eq!(*counting.0.lock().unwrap(), once);
-    std::fs::remove_file(run.dir.path().join(STATE_FILE)).unwrap();
+    fs::remove_file(run.state_path()).unwrap();
 
-    // stopped and failed again and again, at any read
-    let counting = CountingPow::default();
-    let mut interruptions = 0;
-    let proof = loop {
-        let stop = Arc::new(AtomicBool::new(false));
-        let source = Faulty::new(2, (interruptions % 2 == 0).then(|| Arc::clone(&stop)));
-        match run.prove(&source, &counting, &stop) {
-            Ok(proof) => break proof,
-            Err(ProveError::Stopped | ProveError::Data(DataError::Io { .. })) => interruptions += 1,
-            Err(other) => panic!("{other}"),
-        }
-        assert!(interruptions < 200, "no headway");
-    };
-    assert!(interruptions > 2);
-    assert_eq!(proof, undisturbed);
-    assert_eq!(*counting.0.lock().unwrap(), once, "no k2pow is searched twice");
-    // and the finished proof is still there
-    assert_eq!(run.prove(&Faulty::new(0, None), &counting, &AtomicBool::new(false)).unwrap(), undisturbed);
+    // stopped and failed again and again, on one disk and on two
+    let two = Run::spread(2);
+    for run in [run, two] {
+        let counting = CountingPow::default();
+        let mut interruptions = 0;
+        let proof = loop {
+            let stop = Arc::new(AtomicBool::new(false));
+            let source = Faulty::new(2, (interruptions % 2 == 0).then(|| Arc::clone(&stop)));
+            match run.prove(&source, &counting, &stop) {
+                Ok(proof) => break proof,
+                Err(ProveError::Stopped | ProveError::Data(DataError::Io { .. })) => interruptions += 1,
+                Err(other) => panic!("{other}"),
+            }
+            assert!(interruptions < 200, "no headway");
+        };
+        assert!(interruptions > 2);
+        assert_eq!(proof, undisturbed);
+        assert_eq!(*counting.0.lock().unwrap(), once, "no k2pow is searched twice");
+        // and the finished proof is still there
+        assert_eq!(run.prove(&Faulty::new(0, None), &counting, &AtomicBool::new(false)).unwrap(), undisturbed);
+    }
+}
+
+/// Two disks, of which neither gives anything before both have been asked.
+#[derive(Clone, Default)]
+struct Both(Arc<(Mutex<BTreeSet<PathBuf>>, Condvar)>);
+
+struct BothFile(Box<dyn SourceFile>, PathBuf, Both);
+
+impl Source for Both {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn SourceFile>> {
+        Ok(Box::new(BothFile(Disk::default().open(path)?, path.parent().unwrap().to_owned(), self.clone())))
+    }
+}
+
+impl SourceFile for BothFile {
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let (asked, changed) = &*self.2.0;
+        let mut asked = asked.lock().unwrap();
+        asked.insert(self.1.clone());
+        changed.notify_all();
+        let (asked, timeout) = changed.wait_timeout_while(asked, Duration::from_secs(60), |asked| asked.len() < 2).unwrap();
+        drop(asked);
+        assert!(!timeout.timed_out(), "only one disk is read");
+        self.0.read_at(buffer, offset)
+    }
+}
+
+#[test]
+fn all_disks_of_an_identity_are_read_at_the_same_time() {
+    let run = Run::spread(1);
+    assert_eq!(run.data.disks(), ["one", "two"]);
+    let of_two = run.data.files_on(1).map(|(file, _)| file);
+    assert!(of_two.eq(1..run.data.layout().file_count()));
+    run.prove(&Both::default(), &CountingPow::default(), &AtomicBool::new(false)).unwrap();
 }
 
 #[test]
@@ -212,6 +259,12 @@ fn bad_data_is_found_before_any_work() {
     file.set_len(4096).unwrap();
     assert!(open(dir.path()).is_ok());
 
+    // what cannot be read is named, before any k2pow
+    std::fs::remove_file(dir.path().join(file_name(5))).unwrap();
+    std::fs::create_dir(dir.path().join(file_name(5))).unwrap();
+    let error = open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("postdata_5.bin"), "{error}");
+
     let other = tempfile::tempdir().unwrap();
     assert!(matches!(open(other.path()), Err(DataError::NoMetadata(_))));
     assert!(matches!(open(&other.path().join("none")), Err(DataError::Io { .. })));
@@ -241,15 +294,9 @@ fn data_may_be_spread_over_directories() {
 struct Free;
 
 impl PowSource for Free {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        _: &AtomicBool,
-        _: &AtomicU64,
-    ) -> Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> Result<(), PowSourceError> {
         for p in puzzles {
-            found(GroupPow { group: p.group, pow: 0 });
+            (client.found)(GroupPow { group: p.group, pow: 0 });
         }
         Ok(())
     }

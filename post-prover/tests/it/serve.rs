@@ -30,12 +30,12 @@ use crate::{
 };
 
 /// One stream of a service that registered.
-struct Connection {
-    requests: mpsc::Sender<Result<NodeRequest, Status>>,
+pub(crate) struct Connection {
+    pub(crate) requests: mpsc::Sender<Result<NodeRequest, Status>>,
     responses: Streaming<ServiceResponse>,
 }
 
-struct Node(mpsc::Sender<Connection>);
+pub(crate) struct Node(pub(crate) mpsc::Sender<Connection>);
 
 #[tonic::async_trait]
 impl post_service_server::PostService for Node {
@@ -53,7 +53,7 @@ impl post_service_server::PostService for Node {
 }
 
 /// Listens as a node does.
-async fn node() -> (SocketAddr, mpsc::Receiver<Connection>) {
+pub(crate) async fn node() -> (SocketAddr, mpsc::Receiver<Connection>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, connections) = mpsc::channel(16);
@@ -62,7 +62,7 @@ async fn node() -> (SocketAddr, mpsc::Receiver<Connection>) {
     (address, connections)
 }
 
-async fn connected(connections: &mut mpsc::Receiver<Connection>) -> Connection {
+pub(crate) async fn connected(connections: &mut mpsc::Receiver<Connection>) -> Connection {
     tokio::time::timeout(Duration::from_secs(60), connections.recv()).await.expect("nobody registered").unwrap()
 }
 
@@ -73,14 +73,14 @@ impl Connection {
         answer.unwrap().unwrap().kind.unwrap()
     }
 
-    async fn metadata(&mut self) -> WireMetadata {
+    pub(crate) async fn metadata(&mut self) -> WireMetadata {
         match self.ask(Some(node_request::Kind::Metadata(MetadataRequest {}))).await {
             service_response::Kind::Metadata(response) => response.meta.unwrap(),
             service_response::Kind::GenProof(other) => panic!("{other:?}"),
         }
     }
 
-    async fn gen_proof(&mut self, challenge: &[u8]) -> GenProofResponse {
+    pub(crate) async fn gen_proof(&mut self, challenge: &[u8]) -> GenProofResponse {
         let request = GenProofRequest { challenge: challenge.to_vec() };
         match self.ask(Some(node_request::Kind::GenProof(request))).await {
             service_response::Kind::GenProof(response) => response,
@@ -89,7 +89,7 @@ impl Connection {
     }
 
     /// Asks as a node does until the proof is there.
-    async fn proof(&mut self, challenge: &[u8]) -> GenProofResponse {
+    pub(crate) async fn proof(&mut self, challenge: &[u8]) -> GenProofResponse {
         let end = Instant::now() + Duration::from_secs(120);
         loop {
             let response = self.gen_proof(challenge).await;
@@ -103,16 +103,16 @@ impl Connection {
     }
 }
 
-fn is_pending(response: &GenProofResponse) -> bool {
+pub(crate) fn is_pending(response: &GenProofResponse) -> bool {
     response.status() == GenProofStatus::Ok && response.proof.is_none() && response.metadata.is_none()
 }
 
-fn is_error(response: &GenProofResponse) -> bool {
+pub(crate) fn is_error(response: &GenProofResponse) -> bool {
     response.status() == GenProofStatus::Error && response.proof.is_none()
 }
 
 /// Checks an answer with a proof completely.
-fn check(response: &GenProofResponse, metadata: &Metadata, params: &Params, challenge: [u8; 32]) {
+pub(crate) fn check(response: &GenProofResponse, metadata: &Metadata, params: &Params, challenge: [u8; 32]) {
     let about = response.metadata.as_ref().unwrap();
     assert_eq!(about.challenge, challenge);
     assert_eq!(about.meta.as_ref().unwrap().node_id, metadata.node_id.0);
@@ -129,40 +129,40 @@ fn check(response: &GenProofResponse, metadata: &Metadata, params: &Params, chal
 }
 
 /// Small data with mainnet's label function and a real k2pow.
-fn small(seed: u8) -> (Params, Metadata) {
+pub(crate) fn small(seed: u8) -> (Params, Metadata) {
     let params = Params { labels_per_unit: 256, pow_difficulty: [0x1f; 32], k1: 26, k2: 20, ..Preset::Testnet.params() };
     let metadata = data::metadata(seed, &params, 2, 200);
     (params, metadata)
 }
 
 /// The options that describe [`small`] data.
-fn small_options(command: &mut Command) {
+pub(crate) fn small_options(command: &mut Command) {
     command.args(["--preset", "testnet", "--k1", "26", "--k2", "20", "--pow-difficulty", &"1f".repeat(32)]);
     command.args(["--nonces", "16", "--threads", "1", "--randomx-mode", "light"]);
 }
 
-fn spawn(command: &mut Command) -> Running {
+pub(crate) fn spawn(command: &mut Command) -> Running {
     Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
 }
 
 /// The program under the name of the official service, reconnecting every second.
-fn official(dir: &Path, data: &Path, node: SocketAddr) -> Command {
+pub(crate) fn official(dir: &Path, data: &Path, node: &str, nonces: u32) -> Command {
     let link = dir.join("post-service");
     if !link.exists() {
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_post-prover"), &link).unwrap();
     }
     let mut command = Command::new(link);
-    command.env("RUST_LOG", "off").arg("--dir").arg(data).args(["--address", &node.to_string()]);
-    command.args("--min-num-units 1 --max-num-units 4 --k1 26 --k2 20 -n 8192 -r 1 -p 1 --threads 1 --nonces 16".split(' '));
+    command.env("RUST_LOG", "off").arg("--dir").arg(data).args(["--address", node, "--nonces", &nonces.to_string()]);
+    command.args("--min-num-units 1 --max-num-units 4 --k1 26 --k2 20 -n 8192 -r 1 -p 1 --threads 1".split(' '));
     command.args(["--pow-difficulty", &"1f".repeat(32), "--randomx-mode", "light", "--reconnect-interval-s", "1"]);
     command
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-async fn get(url: String) -> Option<Value> {
+pub(crate) async fn get(url: String) -> Option<Value> {
     reqwest::get(url).await.ok()?.text().await.ok().and_then(|text| serde_json::from_str(&text).ok())
 }
 
@@ -173,7 +173,7 @@ async fn every_turn_of_the_protocol() {
     data::write(dir.path(), &metadata, params.scrypt_n);
     let (address, mut connections) = node().await;
     let operator = format!("127.0.0.1:{}", free_port());
-    let _service = spawn(official(links.path(), dir.path(), address).args(["--operator-address", &operator]));
+    let _service = spawn(official(links.path(), dir.path(), &address.to_string(), 16).args(["--operator-address", &operator]));
     let mut node = connected(&mut connections).await;
 
     let meta = node.metadata().await;
@@ -286,7 +286,7 @@ async fn one_identity_in_trouble_does_not_disturb_another() {
     assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
 }
 
-async fn wait_async(mut done: impl AsyncFnMut() -> bool) {
+pub(crate) async fn wait_async(mut done: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(120);
     while !done().await {
         assert!(Instant::now() < end, "it does not happen");
@@ -399,7 +399,7 @@ async fn eight_identities_on_two_disks() {
 }
 
 /// A worker that answers what it should not.
-async fn garbage_worker(answer: &'static str) -> String {
+pub(crate) async fn garbage_worker(answer: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = axum::Router::new().fallback(move || async move { answer });
@@ -484,8 +484,8 @@ fn the_program_waits_for_its_parent_if_told() {
     let (params, metadata) = small(5);
     data::write(dir.path(), &metadata, params.scrypt_n);
     let mut parent = Command::new("sleep").arg("600").spawn().unwrap();
-    let node = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut service = spawn(official(links.path(), dir.path(), node).args(["--watch-pid", &parent.id().to_string()]));
+    let node = format!("127.0.0.1:{}", free_port());
+    let mut service = spawn(official(links.path(), dir.path(), &node, 16).args(["--watch-pid", &parent.id().to_string()]));
     std::thread::sleep(Duration::from_millis(1500));
     assert!(service.0.try_wait().unwrap().is_none());
     // dead but not waited for: a zombie
@@ -494,7 +494,40 @@ fn the_program_waits_for_its_parent_if_told() {
     parent.wait().unwrap();
 
     // nobody is listening
-    let mut service = spawn(official(links.path(), dir.path(), node).args(["--max-retries", "1"]));
+    let mut service = spawn(official(links.path(), dir.path(), &node, 16).args(["--max-retries", "1"]));
     wait_for("the service gives up", || service.0.try_wait().unwrap().is_some());
     assert_eq!(service.0.wait().unwrap().code(), Some(1));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pinned_cores_are_the_only_ones_used() {
+    let (dir, links) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (params, metadata) = small(9);
+    data::write(dir.path(), &metadata, params.scrypt_n);
+    let allowed = |status: &Path| {
+        let text = fs::read_to_string(status).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:").map(|list| list.trim().to_owned()))
+    };
+    let all = allowed(Path::new("/proc/self/status")).unwrap();
+    let first = all.split([',', '-']).next().unwrap();
+    let (address, mut connections) = node().await;
+    let mut service =
+        spawn(official(links.path(), dir.path(), &address.to_string(), 16).args(["--pinned-cores", first]).stderr(Stdio::null()));
+    let mut stream = connected(&mut connections).await;
+    check(&stream.proof(&[4; 32]).await, &metadata, &params, [4; 32]);
+    let mut threads = 0;
+    for thread in fs::read_dir(format!("/proc/{}/task", service.0.id())).unwrap() {
+        // a thread may have ended meanwhile
+        let Some(cores) = allowed(&thread.unwrap().path().join("status")) else { continue };
+        assert_eq!(cores, first);
+        threads += 1;
+    }
+    assert!(threads > 1);
+    service.0.kill().unwrap();
+    // no machine has this one
+    let mut service = spawn(
+        official(links.path(), dir.path(), &address.to_string(), 16).args(["--pinned-cores", "1023"]).stderr(Stdio::null()),
+    );
+    assert_eq!(service.0.wait().unwrap().code(), Some(2));
 }

@@ -14,7 +14,7 @@ use kernels::{
 };
 use post_prover::{
     data::DataSet,
-    prove::{Job, LocalPow, Nonces, Open, Options, PowSource, PowSourceError, Progress},
+    prove::{Job, LocalPow, Nonces, Open, Options, PowClient, PowSource, PowSourceError, Progress},
     read::Disk,
     state::StateFile,
     verify::{Claim, Mode, Request, Verifier, random_subset, verdict_json},
@@ -134,21 +134,15 @@ struct Once {
 }
 
 impl PowSource for Once {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        stop: &AtomicBool,
-        hashes: &AtomicU64,
-    ) -> Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> Result<(), PowSourceError> {
         let mut known = self.known.lock().unwrap();
         let new: Vec<Puzzle> = puzzles.iter().filter(|p| !known.contains_key(&p.group)).copied().collect();
         let mut keep = |one: GroupPow| {
             known.insert(one.group, one.pow | self.top_byte);
         };
-        self.local.solve(&new, &mut keep, stop, hashes)?;
+        self.local.solve(&new, &mut PowClient { found: &mut keep, ..*client })?;
         for p in puzzles {
-            found(GroupPow { group: p.group, pow: known[&p.group] });
+            (client.found)(GroupPow { group: p.group, pow: known[&p.group] });
         }
         Ok(())
     }

@@ -60,6 +60,9 @@ pub enum MetadataError {
         /// What is wrong with it.
         why: String,
     },
+    /// The search for a nonce cannot stand where the file says.
+    #[error("field LastPosition: behind {0} there is no room to look for a nonce")]
+    Position(u64),
     /// A format this program does not know.
     #[error("version {0} is newer than this program; update it")]
     Version(u64),
@@ -126,6 +129,15 @@ impl Metadata {
             last_position: number("LastPosition")?,
         };
         Ok(metadata)
+    }
+
+    /// Refuses a position from which a search would come to the last index: one of 64 times the data finds nothing in one of 2^700 cases.
+    pub fn check_position(&self) -> Result<(), MetadataError> {
+        let labels = self.layout().map_or(0, |layout| layout.num_labels().0);
+        match self.last_position {
+            Some(position) if u64::MAX - position < labels.saturating_mul(64) => Err(MetadataError::Position(position)),
+            _ => Ok(()),
+        }
     }
 
     /// Exactly the bytes the Go programs write: fields in this order, one tab of indentation, no newline at the end, absent

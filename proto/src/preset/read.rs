@@ -68,8 +68,8 @@ pub enum LoadError {
 
 /// Reads a preset from a file: JSON if its name ends so, else TOML.
 ///
-/// The key `preset` names the preset that the file starts from. Without it TOML must be complete, while JSON starts from mainnet
-/// as for the official node (p2p-sync.md section 19).
+/// The key `preset` names the preset that the file starts from. Without it the file must be complete; but JSON without a `name` is
+/// a configuration of the official node, and starts from mainnet as it does there (p2p-sync.md section 19).
 pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let within = |source| LoadError::In { path: path.to_owned(), source: Box::new(source) };
     let mut text = String::new();
@@ -92,7 +92,8 @@ pub fn parse(text: &str, json: bool) -> Result<Loaded, LoadError> {
     }
     let base = match tree.remove("preset") {
         Some(Value::String(name)) if !name.is_empty() => Some(Preset::by_name(&name).ok_or(LoadError::UnknownName(name))?),
-        None | Some(Value::String(_)) => json.then_some(Preset::Mainnet),
+        // only our own files have names
+        None | Some(Value::String(_)) => (json && !tree.contains_key("name")).then_some(Preset::Mainnet),
         Some(_) => return Err(LoadError::Value { key: "preset".to_owned(), reason: "expected a name".to_owned() }),
     };
     let mut whole = base.map(|base| tree_of(base.network())).unwrap_or_default();

@@ -25,6 +25,8 @@ fn embedded_presets_are_complete_and_sound() {
         let text = toml::to_string(preset.network()).unwrap();
         let again = parse(&text, false).unwrap();
         assert_eq!((&again.network, again.unused.len()), (preset.network(), 0));
+        let text = serde_json::to_string(preset.network()).unwrap();
+        assert_eq!(parse(&text, true).unwrap().network, *preset.network());
     }
     let error = "Mainnet".parse::<Preset>().unwrap_err().to_string();
     assert_eq!(error, "unknown preset \"Mainnet\": choose mainnet, testnet, fastnet, standalone, local or the path of a file");
@@ -285,4 +287,44 @@ fn files_are_found_by_their_path() {
     assert_eq!(load(&json).unwrap().unused, ["logging.level"]);
     std::fs::write(&json, vec![b' '; 5 << 20]).unwrap();
     assert!(load(&json).unwrap_err().to_string().contains("larger than"));
+}
+
+/// Every parameter of mainnet, given a value of another kind or left out: the error names it.
+#[test]
+fn every_wrong_parameter_is_named() {
+    let mainnet = tree_of(Preset::Mainnet.network());
+    for key in leaves(Preset::Mainnet.network()).keys() {
+        let pointer = format!("/{}", key.replace('.', "/"));
+        let mut tree = Value::Object(mainnet.clone());
+        *tree.pointer_mut(&pointer).unwrap() = json!({ "x": [] });
+        // a group of accounts is replaced as a whole, so its own name is the place
+        let named = |message: &str| message.starts_with(&format!("{key}: ")) || message.starts_with("genesis.accounts: ");
+        let message = parse(&tree.to_string(), true).unwrap_err().to_string();
+        assert!(named(&message), "{key}: {message}");
+        let (group, last) = pointer.rsplit_once('/').unwrap();
+        let mut tree = Value::Object(mainnet.clone());
+        let group = if group.is_empty() { &mut tree } else { tree.pointer_mut(group).unwrap() };
+        group.as_object_mut().unwrap().remove(last);
+        // accounts and the time of birth may be missing; without a name it is the official node's, which starts from mainnet
+        let optional = key.starts_with("genesis.accounts.") || ["genesis.genesis-time", "name"].contains(&key.as_str());
+        match parse(&tree.to_string(), true) {
+            Ok(_) => assert!(optional, "{key}"),
+            Err(e) => assert!(!optional && e.to_string().starts_with(&format!("{key}: ")), "{key}: {e}"),
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+    #[test]
+    fn no_text_breaks_the_reader(
+        at in 0..4000usize, length in 0..40usize, put in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..12), json in proptest::bool::ANY,
+    ) {
+        let network = Preset::Local.network();
+        let mut text = if json { serde_json::to_vec(network).unwrap() } else { toml::to_string(network).unwrap().into_bytes() };
+        let at = at.min(text.len());
+        let end = (at + length).min(text.len());
+        text.splice(at..end, put);
+        let _ = parse(&String::from_utf8_lossy(&text), json);
+    }
 }

@@ -56,27 +56,6 @@ fn signatures() {
 }
 
 #[test]
-fn transactions_are_signed_without_a_domain() {
-    let file = load!("ledger/transactions.json");
-    let mut found = 0;
-    for case in list(&file["cases"]) {
-        let raw = bytes(&case["raw"]);
-        assert_eq!(proto::transaction::transaction_id(&raw).to_string(), text(&case["tx_id"]));
-        if let Some(seed) = case.get("ed25519_seed") {
-            let network = GenesisId(array(&case["genesis_id"]));
-            let key = IdentityKey::from_seed(&array(seed));
-            let (unsigned, signature) = raw.split_at(raw.len() - 64);
-            let signature = EdSignature(signature.try_into().unwrap());
-            assert_eq!(key.sign_transaction(&network, unsigned), signature);
-            assert!(signing::verify_transaction(&network, &key.node_id().0, unsigned, &signature));
-            assert!(!signing::verify_transaction(&network, &key.node_id().0, &raw, &signature));
-            found += 1;
-        }
-    }
-    assert!(found > 5);
-}
-
-#[test]
 fn draws() {
     let file = load!("node/vrf.json");
     for case in list(&file["rfc"]) {

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use proto::ids::Commitment;
 use serde::{Deserialize, Serialize};
 
-use super::{Gpu, GpuClass, Tuning};
-use crate::label::{Device, DeviceError, STORED};
+use super::{GpuClass, Tuning};
+use crate::label::DeviceError;
 
 /// What was found for a device. The file it is kept in is the caller's business; [`GpuInfo::tuning_key`](super::GpuInfo::tuning_key) is
 /// what to keep it under.
@@ -43,18 +42,18 @@ pub fn candidates(class: GpuClass, round: usize, best: Tuning) -> Vec<Tuning> {
     others.into_iter().filter(|other| *other != best).collect()
 }
 
-/// Tries parameters until no more are left or the time is over; the device of each trial is opened by `open` and dropped
-/// afterwards. Fails only if not even `start` works.
+/// Tries parameters until no more are left or the time is over; `measure` opens the device with some, makes labels, and tells how many per
+/// second. Fails only if not even `start` works.
 pub fn autotune(
     class: GpuClass,
     start: Tuning,
     time: Duration,
-    mut open: impl FnMut(Tuning) -> Result<Gpu, DeviceError>,
+    mut measure: impl FnMut(Tuning) -> Result<f64, DeviceError>,
     mut watch: impl FnMut(&Measured),
 ) -> Result<Tuned, DeviceError> {
     let begun = Instant::now();
     let mut measure = |tuning| {
-        let result = open(tuning).and_then(rate);
+        let result = measure(tuning);
         watch(&Measured { tuning, result: result.clone() });
         result
     };
@@ -77,15 +76,4 @@ pub fn autotune(
         }
     }
     Ok(best)
-}
-
-/// Labels per second: of a full batch after a first one, in which kernels are compiled and dispatches find their length.
-fn rate(mut device: Gpu) -> Result<f64, DeviceError> {
-    let lanes = device.lanes()?;
-    let commitment = Commitment([0x5a; 32]);
-    let mut out = vec![0; lanes as usize * STORED];
-    device.labels(&commitment, 0, &mut out)?;
-    let start = Instant::now();
-    device.labels(&commitment, lanes as u64, &mut out)?;
-    Ok(lanes as f64 / start.elapsed().as_secs_f64().max(1e-9))
 }

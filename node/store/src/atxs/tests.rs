@@ -1,5 +1,5 @@
 use super::*;
-use crate::{check::check, engine::Read as _, memory::Memory, schema::Database};
+use crate::{check::check, memory::Memory, schema::Database};
 
 pub(crate) fn new_atx(n: u8, epoch: u32, smesher: u8, previous: Option<u8>, ticks: u64) -> NewAtx {
     let atx = Atx {
@@ -33,18 +33,18 @@ fn sound(memory: &Memory) -> bool {
 #[test]
 fn activations_are_found_by_all_that_is_asked_for() {
     let memory = Memory::default();
-    let atxs = Atxs::new(&memory);
+    let (writer, atxs) = (AtxWriter::new(Arc::new(memory.clone())), Atxs::new(&memory));
     let ids = |numbers: &[u8]| numbers.iter().map(|n| AtxId([*n; 32])).collect::<Vec<_>>();
     assert_eq!(atxs.latest_epoch().unwrap(), None);
     for (n, epoch, smesher, previous, ticks) in
         [(1, 4, 50, None, 5), (2, 5, 50, Some(1), 9), (3, 5, 51, None, 7), (4, 5, 52, None, 900), (5, 6, 50, Some(2), 1)]
     {
         let new = new_atx(n, epoch, smesher, previous, ticks);
-        assert_eq!(atxs.save(&new, Batch::default()).unwrap(), Saved::New);
+        assert_eq!(writer.save(&new, Batch::default(), Durability::Process).unwrap(), Saved::New);
         // known, whatever comes with it
         let mut more = Batch::default();
         more.put(Family::Malicious, [1; 32], [1; 9]);
-        assert_eq!(atxs.save(&new, more).unwrap(), Saved::Known);
+        assert_eq!(writer.save(&new, more, Durability::Power).unwrap(), Saved::Known);
         assert_eq!(atxs.get(&new.id).unwrap().as_ref(), Some(&new.atx));
         assert_eq!(atxs.wire(&new.id).unwrap(), new.wire);
         assert_eq!(atxs.share(&new.id, &new.atx.smesher).unwrap().as_ref(), Some(&new.shares[0].1));
@@ -62,8 +62,8 @@ fn activations_are_found_by_all_that_is_asked_for() {
     assert_eq!(atxs.with_share_in(&one, epoch(5)).unwrap(), ids(&[2]));
     assert_eq!(atxs.after(&one, Some(&AtxId([1; 32]))).unwrap(), ids(&[2]));
     assert_eq!(atxs.after(&one, None).unwrap(), ids(&[1]));
-    assert!(atxs.set_validity(&AtxId([2; 32]), Validity::Invalid).unwrap());
-    assert!(!atxs.set_validity(&AtxId([99; 32]), Validity::Valid).unwrap());
+    assert!(writer.set_validity(&AtxId([2; 32]), Validity::Invalid).unwrap());
+    assert!(!writer.set_validity(&AtxId([99; 32]), Validity::Valid).unwrap());
     assert_eq!(atxs.get(&AtxId([2; 32])).unwrap().unwrap().validity, Validity::Invalid);
     assert!(sound(&memory));
 }
@@ -71,7 +71,7 @@ fn activations_are_found_by_all_that_is_asked_for() {
 #[test]
 fn the_check_sees_what_is_missing_or_too_much() {
     let memory = Memory::default();
-    Atxs::new(&memory).save(&new_atx(1, 4, 50, None, 5), Batch::default()).unwrap();
+    AtxWriter::new(Arc::new(memory.clone())).save(&new_atx(1, 4, 50, None, 5), Batch::default(), Durability::Process).unwrap();
     assert!(sound(&memory));
     let mut entries = Vec::new();
     for family in Database::State.families() {

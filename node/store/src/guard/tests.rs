@@ -9,6 +9,10 @@ use crate::{
 
 const GENESIS: GenesisId = GenesisId([7; 20]);
 
+fn over(memory: &Memory) -> Guard {
+    Guard::new(Arc::new(memory.clone()), GENESIS)
+}
+
 fn key(n: u8) -> IdentityKey {
     IdentityKey::from_seed(&[n; 32])
 }
@@ -40,14 +44,14 @@ fn contradictions() -> Vec<(Statement, Statement)> {
 fn what_contradicts_is_not_signed() {
     for (first, second) in contradictions() {
         let memory = Memory::default();
-        let guard = Guard::new(&memory, GENESIS);
+        let guard = over(&memory);
         let signature = guard.sign(&key(1), &first).unwrap();
         let message = (first.domain(), first.message());
         assert!(signing::verify(&GENESIS, message.0, &key(1).node_id(), message.1, &signature));
         // again, also after a restart
         assert_eq!(guard.sign(&key(1), &first).unwrap(), signature);
-        assert_eq!(Guard::new(&memory, GENESIS).sign(&key(1), &first).unwrap(), signature);
-        assert!(is_conflict(&Guard::new(&memory, GENESIS).sign(&key(1), &second)), "{second:?}");
+        assert_eq!(over(&memory).sign(&key(1), &first).unwrap(), signature);
+        assert!(is_conflict(&over(&memory).sign(&key(1), &second)), "{second:?}");
         // nothing of a refused statement is recorded
         let slots: usize = guard.history().unwrap().entries.len();
         assert_eq!(slots, first.slots().len());
@@ -59,7 +63,7 @@ fn what_contradicts_is_not_signed() {
 #[test]
 fn different_times_and_kinds_do_not_contradict() {
     let memory = Memory::default();
-    let guard = Guard::new(&memory, GENESIS);
+    let guard = over(&memory);
     for n in 0..3u8 {
         let (hash, at) = ([n; 32], u32::from(n) + 1);
         let previous = if n == 0 { AtxId([0; 32]) } else { AtxId([n - 1 + 100; 32]) };
@@ -88,12 +92,12 @@ fn messages_are_those_of_the_network() {
 }
 
 /// A database that fails after the n-th write, as if the process had been killed.
-struct Dies<'a> {
-    memory: &'a Memory,
+struct Dies {
+    memory: Memory,
     before_write: bool,
 }
 
-impl Read for Dies<'_> {
+impl Read for Dies {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.memory.get(family, key)
     }
@@ -103,7 +107,7 @@ impl Read for Dies<'_> {
     }
 }
 
-impl Engine for Dies<'_> {
+impl Engine for Dies {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
         assert_eq!(durability, Durability::Power, "the guard must not trust the page cache");
         if !self.before_write {
@@ -126,22 +130,44 @@ fn an_end_between_record_and_signature_lets_no_contradiction_out() {
     for (first, second) in contradictions() {
         let memory = Memory::default();
         // before the record: nothing is out, everything is possible
-        let dies = Dies { memory: &memory, before_write: true };
-        assert!(matches!(Guard::new(&dies, GENESIS).sign(&key(1), &first), Err(GuardError::Store(_))));
-        assert!(Guard::new(&memory, GENESIS).history().unwrap().entries.is_empty());
+        let dies = Dies { memory: memory.clone(), before_write: true };
+        assert!(matches!(Guard::new(Arc::new(dies), GENESIS).sign(&key(1), &first), Err(GuardError::Store(_))));
+        assert!(over(&memory).history().unwrap().entries.is_empty());
         // after the record: the signature may be out, so only the same one may follow
-        let dies = Dies { memory: &memory, before_write: false };
-        assert!(matches!(Guard::new(&dies, GENESIS).sign(&key(1), &first), Err(GuardError::Store(_))));
-        let guard = Guard::new(&memory, GENESIS);
+        let dies = Dies { memory: memory.clone(), before_write: false };
+        assert!(matches!(Guard::new(Arc::new(dies), GENESIS).sign(&key(1), &first), Err(GuardError::Store(_))));
+        let guard = over(&memory);
         assert!(is_conflict(&guard.sign(&key(1), &second)));
         guard.sign(&key(1), &first).unwrap();
     }
 }
 
 #[test]
+fn threads_get_one_signature_per_slot() {
+    let memory = Memory::default();
+    let guard = over(&memory);
+    let signed = Mutex::new(std::collections::BTreeMap::<u32, Vec<EdSignature>>::new());
+    std::thread::scope(|scope| {
+        for n in 1..=8u8 {
+            let (guard, signed) = (&guard, &signed);
+            scope.spawn(move || {
+                for layer in 0..100 {
+                    if let Ok(signature) = guard.sign(&key(1), &Statement::ballot(layer, [n; 32])) {
+                        signed.lock().unwrap().entry(layer).or_default().push(signature);
+                    }
+                }
+            });
+        }
+    });
+    let signed = signed.into_inner().unwrap();
+    assert_eq!(signed.len(), 100);
+    assert!(signed.values().all(|signatures| signatures.len() == 1));
+}
+
+#[test]
 fn bars_cover_all_that_has_a_time() {
     let memory = Memory::default();
-    let guard = Guard::new(&memory, GENESIS);
+    let guard = over(&memory);
     let id = key(1).node_id();
     guard.raise_bar(&id, Bar { epoch: 5, layer: 50 }).unwrap();
     guard.raise_bar(&id, Bar { epoch: 4, layer: 60 }).unwrap();
@@ -158,7 +184,7 @@ fn bars_cover_all_that_has_a_time() {
 #[test]
 fn histories_are_moved_and_merged() {
     let (here, there) = (Memory::default(), Memory::default());
-    let (here, there) = (Guard::new(&here, GENESIS), Guard::new(&there, GENESIS));
+    let (here, there) = (over(&here), over(&there));
     let ballot = |layer, n| Statement::ballot(layer, [n; 32]);
     for (guard, layer, n) in [(&here, 1, 1), (&here, 2, 1), (&there, 2, 1), (&there, 3, 1), (&here, 4, 1), (&there, 4, 2)] {
         guard.sign(&key(1), &ballot(layer, n)).unwrap();
@@ -181,7 +207,7 @@ fn histories_are_moved_and_merged() {
     assert_eq!((only.entries.len(), only.barred.len()), (1, 0));
     // another network, another format
     let memory = Memory::default();
-    let other = Guard::new(&memory, GenesisId([8; 20]));
+    let other = Guard::new(Arc::new(memory), GenesisId([8; 20]));
     assert!(matches!(other.merge(&history), Err(HistoryError::OtherNetwork { .. })));
     for bad in ["", "{}", &text.replace("smesh-signing-history", "x"), &text.replace("\"version\": 1", "\"version\": 2")] {
         assert!(matches!(History::from_json(bad), Err(HistoryError::Format(_))), "{bad}");
@@ -212,7 +238,7 @@ proptest! {
         let memory = Memory::default();
         let mut signed = std::collections::BTreeMap::new();
         for statement in requests {
-            let guard = Guard::new(&memory, GENESIS);
+            let guard = over(&memory);
             let free = statement.slots().iter().all(|slot| signed.get(slot).is_none_or(|digest| *digest == statement.digest()));
             prop_assert_eq!(guard.sign(&key(1), &statement).is_ok(), free);
             if free {
@@ -223,7 +249,7 @@ proptest! {
                 prop_assert_eq!(Slot::parse(&slot.key(&id)), Some((id, slot.clone())));
             }
         }
-        let history = Guard::new(&memory, GENESIS).history().unwrap();
+        let history = over(&memory).history().unwrap();
         let recorded: std::collections::BTreeMap<_, _> = history.entries.into_iter().map(|e| (e.slot, e.digests[0])).collect();
         prop_assert_eq!(recorded, signed);
     }

@@ -1,6 +1,6 @@
 //! RocksDB and its twin in memory do the same.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
 use proptest::prelude::*;
 use proto::poet::PoetProofMessage;
@@ -96,8 +96,8 @@ fn message(service: u8, round: &str, root: u8) -> PoetProofMessage {
 fn poet_proofs_are_found_by_reference_and_round() {
     let dir = tempfile::tempdir().unwrap();
     let (rocks, memory) = (Rocks::open(dir.path(), Database::State).unwrap(), Memory::default());
-    for engine in [&rocks as &dyn Engine, &memory] {
-        let poets = Poets::new(engine);
+    for engine in [Arc::new(rocks) as Arc<dyn Engine>, Arc::new(memory)] {
+        let poets = Poets::new(engine.clone());
         let (first, saved) = poets.save(&message(1, "7", 1)).unwrap();
         assert_eq!((saved, first), (Saved::New, reference(&message(1, "7", 1)).unwrap()));
         assert_eq!(poets.save(&message(1, "7", 1)).unwrap(), (first, Saved::Known));
@@ -108,7 +108,7 @@ fn poet_proofs_are_found_by_reference_and_round() {
         assert_eq!(poets.of_round(&[2; 32], b"7").unwrap(), None);
         assert_eq!(poets.get(&second).unwrap(), Some(message(1, "7", 2)));
         assert_eq!(poets.get(&[9; 32]).unwrap(), None);
-        assert_eq!(check(engine, Database::State, &|| false).faults, Vec::<String>::new());
+        assert_eq!(check(&*engine, Database::State, &|| false).faults, Vec::<String>::new());
     }
 }
 

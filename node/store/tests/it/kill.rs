@@ -6,6 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use proto::{
 };
 use store::{
     StoreError,
-    atxs::{Atx, Atxs, NewAtx, Saved, Share, Validity},
+    atxs::{Atx, AtxWriter, Atxs, NewAtx, Saved, Share, Validity},
     check::check,
     data_dir::DataDir,
     engine::{Batch, Durability, Engine, Range, Read, Visit},
@@ -83,12 +84,39 @@ fn child() {
     let Ok(role) = std::env::var("STORE_CHILD") else { return };
     let dir = std::env::var("STORE_DIR").unwrap();
     let from = std::env::var("STORE_FROM").unwrap().parse::<u64>().unwrap();
+    if role == "make" {
+        return make(Path::new(&dir), from);
+    }
     let data = open(Path::new(&dir));
     match role.as_str() {
         "write" => write(&data, from),
         "sign" => sign(&data, from),
         "die" => die(&data, from),
         other => panic!("{other}"),
+    }
+}
+
+/// Makes one directory after the other.
+fn make(dir: &Path, from: u64) {
+    for n in from.. {
+        drop(open(&dir.join(n.to_string())));
+        acknowledge(n);
+    }
+}
+
+#[test]
+fn directories_that_were_being_made_are_completed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut next = 0;
+    for kill in 0..kills() {
+        let lines = run_and_kill("make", dir.path(), next, Duration::from_millis(u64::from(kill) * 29 % 100));
+        let last: u64 = lines.last().unwrap().trim_end_matches('.').parse().unwrap();
+        for n in next..=last + 1 {
+            // the last one may be anything between nothing and whole
+            let data = open(&dir.path().join(n.to_string()));
+            assert_eq!(check(&**data.local(), Database::Local, &|| false).faults, Vec::<String>::new(), "kill {kill}");
+        }
+        next = last + 2;
     }
 }
 
@@ -133,14 +161,14 @@ fn scrambled(numbers: &[u64]) -> [u8; 32] {
 
 /// One change after the other, of several entries each; every second activation comes with a proof of malfeasance.
 fn write(data: &DataDir, from: u64) {
-    let atxs = Atxs::new(data.state());
+    let atxs = AtxWriter::new(data.state().clone());
     for n in from.. {
         let new = atx(n);
         let mut more = Batch::default();
         if n % 2 == 0 {
-            put_malicious(data.state(), &mut more, &new.atx.smesher, n, b"proof").unwrap();
+            put_malicious(&**data.state(), &mut more, &new.atx.smesher, n, b"proof").unwrap();
         }
-        atxs.save(&new, more).unwrap();
+        atxs.save(&new, more, Durability::Process).unwrap();
         acknowledge(n);
     }
 }
@@ -148,9 +176,12 @@ fn write(data: &DataDir, from: u64) {
 #[test]
 fn everything_acknowledged_survives_kills() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("data");
-    let mut next = 0;
+    let (mut path, mut next, mut written) = (dir.path().to_owned(), 0, 0);
     for kill in 0..kills() {
+        // a new directory now and then, so that the check does not become the whole test
+        if kill % 20 == 0 {
+            (path, next) = (dir.path().join(format!("data-{kill}")), 0);
+        }
         let lines = run_and_kill("write", &path, next, Duration::from_millis(u64::from(kill) * 37 % 400));
         let last: u64 = lines.last().unwrap().trim_end_matches('.').parse().unwrap();
         let data = open(&path);
@@ -158,7 +189,7 @@ fn everything_acknowledged_survives_kills() {
             let engine = if database == Database::State { data.state() } else { data.local() };
             assert_eq!(check(&*engine.snapshot(), database, &|| false).faults, Vec::<String>::new(), "kill {kill}");
         }
-        let atxs = Atxs::new(data.state());
+        let atxs = Atxs::new(&**data.state());
         for n in next..=last {
             let new = atx(n);
             assert_eq!(atxs.get(&new.id).unwrap().as_ref(), Some(&new.atx), "kill {kill}: {n} of {last}");
@@ -167,13 +198,15 @@ fn everything_acknowledged_survives_kills() {
         // what was under way is there as a whole, with all that belongs to it, or not at all
         let unacknowledged = atx(last + 1);
         let there = atxs.get(&unacknowledged.id).unwrap().is_some();
-        let proof = store::poets::malicious(data.state(), &unacknowledged.atx.smesher).unwrap().is_some();
+        let proof = store::poets::malicious(&**data.state(), &unacknowledged.atx.smesher).unwrap().is_some();
         assert_eq!(proof, there && last % 2 == 1, "kill {kill}");
+        written += last + 1 - next;
         next = last + 1;
-        assert_eq!(atxs.save(&unacknowledged, Batch::default()).unwrap(), if there { Saved::Known } else { Saved::New });
+        let saved = AtxWriter::new(data.state().clone()).save(&unacknowledged, Batch::default(), Durability::Process).unwrap();
+        assert_eq!(saved, if there { Saved::Known } else { Saved::New });
         next += 1;
     }
-    println!("{} kills, {next} activations, all there", kills());
+    println!("{} kills, {written} acknowledged activations, all there", kills());
 }
 
 fn key() -> IdentityKey {
@@ -182,7 +215,7 @@ fn key() -> IdentityKey {
 
 /// Asks for signatures of ballots that often contradict each other: eight different ones per layer.
 fn sign(data: &DataDir, from: u64) {
-    let guard = data.guard().unwrap();
+    let guard = data.guard();
     for n in from.. {
         let layer = (n / 3) as u32;
         let variant = scrambled(&[n, u64::from(std::process::id())])[0] % 8;
@@ -221,9 +254,9 @@ fn no_layer_ever_gets_two_signatures() {
 }
 
 /// A database that ends the process once a change is written, before anybody hears of it.
-struct DiesAfterWrite<'a>(&'a dyn Engine);
+struct DiesAfterWrite(Arc<dyn Engine>);
 
-impl Read for DiesAfterWrite<'_> {
+impl Read for DiesAfterWrite {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.0.get(family, key)
     }
@@ -233,7 +266,7 @@ impl Read for DiesAfterWrite<'_> {
     }
 }
 
-impl Engine for DiesAfterWrite<'_> {
+impl Engine for DiesAfterWrite {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
         self.0.write(batch, durability)?;
         acknowledge("written");
@@ -250,8 +283,8 @@ impl Engine for DiesAfterWrite<'_> {
 }
 
 fn die(data: &DataDir, layer: u64) {
-    let dies = DiesAfterWrite(data.local());
-    let guard = Guard::new(&dies, data.genesis().unwrap().id());
+    let dies = DiesAfterWrite(data.local().clone());
+    let guard = Guard::new(Arc::new(dies), data.genesis().id());
     let signed = guard.sign(&key(), &Statement::ballot(layer as u32, [1; 32]));
     panic!("the process should have ended: {signed:?}");
 }
@@ -263,7 +296,7 @@ fn an_end_between_record_and_signature_bars_the_layer() {
     for layer in 0..u64::from(kills().min(20)) {
         assert_eq!(run_and_kill("die", &path, layer, Duration::from_millis(5)), ["written."]);
         let data = DataDir::open(&path, &local()).unwrap();
-        let guard = data.guard().unwrap();
+        let guard = data.guard();
         let other = guard.sign(&key(), &Statement::ballot(layer as u32, [2; 32]));
         assert!(matches!(other, Err(GuardError::Conflict { .. })), "{other:?}");
         guard.sign(&key(), &Statement::ballot(layer as u32, [1; 32])).unwrap();

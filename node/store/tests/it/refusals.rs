@@ -23,7 +23,7 @@ fn filled() -> tempfile::TempDir {
     let data = open(&dir.path().join("data"));
     let key = IdentityKey::from_seed(&[1; 32]);
     for layer in 0..20 {
-        data.guard().unwrap().sign(&key, &Statement::ballot(layer, [1; 32])).unwrap();
+        data.guard().sign(&key, &Statement::ballot(layer, [1; 32])).unwrap();
     }
     let mut batch = Batch::default();
     for n in 0..100u8 {
@@ -187,12 +187,12 @@ fn a_backup_opens_after_it_was_adopted() {
     let data = open(&path);
     data.backup(&backup).unwrap();
     assert!(matches!(data.backup(&backup), Err(StoreError::Io { .. })));
-    let signed = data.guard().unwrap().history().unwrap();
+    let signed = data.guard().history().unwrap();
     drop(data);
     assert!(DataDir::open(&backup, &local()).is_err());
     let data = DataDir::open(&backup, &Open::Adopt).unwrap();
-    assert_eq!(data.guard().unwrap().history().unwrap(), signed);
-    data.guard().unwrap().raise_bar(&NodeId([1; 32]), Bar { epoch: 1, layer: 1 }).unwrap();
+    assert_eq!(data.guard().history().unwrap(), signed);
+    data.guard().raise_bar(&NodeId([1; 32]), Bar { epoch: 1, layer: 1 }).unwrap();
     drop(data);
     open(&backup);
 }
@@ -245,7 +245,7 @@ fn an_older_state_of_a_database_is_refused() {
     copy(&path.join("local"), &old);
     let data = open(&path);
     let key = IdentityKey::from_seed(&[1; 32]);
-    data.guard().unwrap().sign(&key, &Statement::ballot(99, [1; 32])).unwrap();
+    data.guard().sign(&key, &Statement::ballot(99, [1; 32])).unwrap();
     drop(data);
     fs::remove_dir_all(path.join("local")).unwrap();
     copy(&old, &path.join("local"));

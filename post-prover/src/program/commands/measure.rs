@@ -10,7 +10,7 @@ use std::{
 };
 
 use kernels::{
-    pow::{BuildOptions, Mode as PowMode, Puzzle, RandomX, search},
+    pow::{BuildOptions, Mode as PowMode, PowError, Puzzle, RandomX, search},
     scan::{Backend, Difficulty, GroupPow, NONCES_PER_GROUP, Scanner},
 };
 use proto::{
@@ -20,23 +20,24 @@ use proto::{
 };
 use serde_json::json;
 
-use super::{Failure, human, params_for, stop_on_signals};
+use super::{Failure, human, params_for, stop_on_signals, window_of};
 use crate::{
-    data::DataSet,
+    data::{DataError, DataSet},
     plan::{self, Measured},
     program::{
         all_cores,
+        choose::together,
         cli::{BenchArgs, TuneArgs},
     },
     prove::Nonces,
-    read::{BLOCK_BYTES, Buffer, Disk, Source as _},
+    read::{BLOCK_BYTES, Buffer, Disk, PLAIN_READ_BYTES, Source as _},
     verify::{Claim, Mode, Request, Verifier},
 };
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
 /// Bytes that look like labels.
-fn random_labels(len: usize) -> Vec<u8> {
+pub(crate) fn random_labels(len: usize) -> Vec<u8> {
     let mut labels = vec![0; len];
     blake3::Hasher::new().update(b"labels for a measurement").finalize_xof().fill(&mut labels);
     labels
@@ -73,11 +74,25 @@ pub(crate) fn scan_rate(labels: &[u8], nonces: u32, difficulty: Difficulty, thre
     scanned.into_inner() as f64 / started.elapsed().as_secs_f64()
 }
 
+/// Bytes per second each disk of the data gives when all are read at the same time, for about `time`.
+pub(crate) fn disk_rates(data: &DataSet, time: Duration, stop: &AtomicBool) -> Result<Vec<f64>, DataError> {
+    thread::scope(|scope| {
+        let disks: Vec<_> = (0..data.disks().len())
+            .map(|disk| {
+                let file = data.files_on(disk).next();
+                // a directory without files holds nothing up
+                scope.spawn(move || file.map_or(Ok(f64::INFINITY), |(_, path)| read_rate(path, time, stop)))
+            })
+            .collect();
+        disks.into_iter().map(|disk| disk.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
+}
+
 /// Bytes per second a file is read with, from its start and again for about `time`.
-pub(crate) fn read_rate(path: &Path, direct: bool, time: Duration, stop: &AtomicBool) -> Result<f64, Failure> {
-    let io = |source| crate::data::DataError::Io { path: path.to_owned(), source };
-    let mut file = Disk { direct }.open(path).map_err(io)?;
-    let mut buffer = Buffer::with_len(BLOCK_BYTES);
+fn read_rate(path: &Path, time: Duration, stop: &AtomicBool) -> Result<f64, DataError> {
+    let io = |source| DataError::Io { path: path.to_owned(), source };
+    let mut file = Disk::default().open(path).map_err(io)?;
+    let mut buffer = Buffer::with_len(PLAIN_READ_BYTES);
     let (mut offset, mut total) = (0, 0_u64);
     let started = Instant::now();
     while started.elapsed() < time && !stop.load(Ordering::Relaxed) {
@@ -100,7 +115,7 @@ pub fn scan_file(
     time: Duration,
     stop: &AtomicBool,
 ) -> Result<(u64, Duration), Failure> {
-    let io = |source| crate::data::DataError::Io { path: path.to_owned(), source };
+    let io = |source| DataError::Io { path: path.to_owned(), source };
     let len = std::fs::metadata(path).map_err(io)?.len();
     let blocks = len.div_ceil(BLOCK_BYTES as u64).max(1);
     let scanner = scanner(nonces.get(), difficulty);
@@ -137,7 +152,7 @@ pub fn scan_file(
 }
 
 /// RandomX hashes per second.
-fn hash_rate(randomx: &RandomX, threads: usize, time: Duration, stop: &AtomicBool) -> Result<f64, Failure> {
+pub(crate) fn hash_rate(randomx: &RandomX, threads: usize, time: Duration, stop: &AtomicBool) -> Result<f64, PowError> {
     // nothing solves this one
     let puzzle = Puzzle { node_id: NodeId([0; 32]), challenge: [0; 8], group: 0, difficulty: [0; 32] };
     let (over, hashes) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -149,8 +164,8 @@ fn hash_rate(randomx: &RandomX, threads: usize, time: Duration, stop: &AtomicBoo
         }
         over.store(true, Ordering::Relaxed);
         match searching.join() {
-            Ok(Ok(_) | Err(kernels::pow::PowError::Stopped)) => Ok(()),
-            Ok(Err(error)) => Err(Failure::from(error)),
+            Ok(Ok(_) | Err(PowError::Stopped)) => Ok(()),
+            Ok(Err(error)) => Err(error),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })?;
@@ -165,19 +180,18 @@ pub fn tune(args: &TuneArgs) -> Result<(), Failure> {
     let params = params_for(&args.params, data.metadata());
     let window = match args.window {
         Some(hours) => Duration::try_from_secs_f64(hours * 3600.0).map_err(|e| Failure::Usage(format!("--window: {e}")))?,
-        None => Duration::from_secs(params.proving_window.unwrap_or(12 * 3600)),
+        None => window_of(&params),
     };
     let num_labels = data.layout().num_labels();
     let difficulty = Difficulty::new(params.k1, num_labels).map_err(|e| Failure::Invalid(e.to_string()))?;
-    let file = data.file(0).ok_or_else(|| Failure::Invalid("there are no data files".to_owned()))?;
     let interrupted = || stop.load(Ordering::Relaxed);
-    let disk = read_rate(file, true, time, &stop)?;
+    let disk = together(&data, &disk_rates(&data, time, &stop)?);
     let threads = all_cores();
     let randomx =
         RandomX::build(BuildOptions { mode: args.randomx_mode, large_pages: false, threads }, &stop, &AtomicU64::new(0))?;
     let hash_rate = hash_rate(&randomx, threads, time, &stop)?;
     drop(randomx);
-    let labels = random_labels(BLOCK_BYTES);
+    let labels = random_labels(PLAIN_READ_BYTES);
     let units = NonZeroU32::new(data.metadata().num_units.0).unwrap_or(NonZeroU32::MIN);
     let puzzle = Puzzle::new(data.metadata().node_id, &Challenge([0; 32]), 0, &params.pow_difficulty, units);
     let mut rows = Vec::new();

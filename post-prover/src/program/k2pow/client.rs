@@ -8,7 +8,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -21,7 +21,7 @@ use reqwest::{Client, StatusCode, header};
 use tokio::sync::mpsc;
 
 use super::{Token, job_path};
-use crate::prove::{PowSource, PowSourceError};
+use crate::prove::{PowClient, PowSource, PowSourceError};
 
 /// How workers are asked.
 #[derive(Debug, Clone)]
@@ -115,13 +115,8 @@ struct Peer {
 }
 
 impl PowSource for RemotePow {
-    fn solve(
-        &self,
-        puzzles: &[Puzzle],
-        found: &mut dyn FnMut(GroupPow),
-        stop: &AtomicBool,
-        _: &AtomicU64,
-    ) -> Result<(), PowSourceError> {
+    fn solve(&self, puzzles: &[Puzzle], client: &mut PowClient<'_>) -> Result<(), PowSourceError> {
+        let stop = client.stop;
         let failed = |e: RemoteError| PowSourceError::Failed(Box::new(e));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(e.into()))?;
         let mut hasher = self.randomx.get(stop)?.hasher()?;
@@ -144,7 +139,7 @@ impl PowSource for RemotePow {
                     () = stopped(stop) => return Err(PowSourceError::Stopped),
                 };
                 if puzzle.is_solved_by(&mut hasher, pow) {
-                    found(GroupPow { group: puzzle.group, pow });
+                    (client.found)(GroupPow { group: puzzle.group, pow });
                     left -= 1;
                 } else {
                     let peer: &Peer = &peers[peer];

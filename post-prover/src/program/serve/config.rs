@@ -10,6 +10,7 @@ use super::{ServeArgs, register};
 use crate::{
     program::{
         Failure, all_cores,
+        choose::NonceChoice,
         cli::{ParamArgs, parse_difficulty},
         k2pow::{Token, read_token},
     },
@@ -34,16 +35,16 @@ pub struct Config {
 pub struct IdentityConfig {
     /// Where its data lies.
     pub data_dirs: Vec<PathBuf>,
-    /// Names of the disks it lies on, instead of finding out.
-    pub disk: Option<String>,
+    /// Names of the disks it lies on, instead of finding out: one, or one for each directory.
+    pub disks: Vec<String>,
     /// Address of its node, with scheme.
     pub node: String,
     /// Certificates for the way to the node.
     pub tls: Option<Tls>,
     /// The rules of the network.
     pub network: ParamArgs,
-    /// Nonces per pass.
-    pub nonces: Nonces,
+    /// Nonces per pass; chosen by measurement when absent.
+    pub nonces: Option<Nonces>,
     /// Threads that scan and search.
     pub threads: usize,
     /// Seconds in which a proof must be made; as the network says when absent.
@@ -114,9 +115,41 @@ struct File {
 #[derive(Debug, Deserialize)]
 struct FileIdentity {
     data_dirs: Vec<PathBuf>,
-    disk: Option<String>,
+    #[serde(default)]
+    disk: DiskNames,
     #[serde(flatten)]
     own: Settings,
+}
+
+/// `disk = "name"`, or a list with a name for each directory.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum DiskNames {
+    One(String),
+    Each(Vec<String>),
+}
+
+impl Default for DiskNames {
+    fn default() -> Self {
+        Self::Each(Vec::new())
+    }
+}
+
+/// `nonces = 288` or `nonces = "auto"`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum FileNonces {
+    Number(u32),
+    Word(String),
+}
+
+impl FileNonces {
+    fn choice(&self) -> Result<Option<Nonces>, String> {
+        match self {
+            Self::Number(nonces) => Nonces::new(*nonces).map(Some).map_err(|e| e.to_string()),
+            Self::Word(word) => word.parse::<NonceChoice>().map(|choice| choice.0),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -130,7 +163,7 @@ struct Settings {
     pow_difficulty: Option<String>,
     min_num_units: Option<u32>,
     max_num_units: Option<u32>,
-    nonces: Option<u32>,
+    nonces: Option<FileNonces>,
     threads: Option<usize>,
     window_hours: Option<f64>,
     remote_k2pow: Option<Vec<String>>,
@@ -234,11 +267,11 @@ impl Config {
         for dir in &args.data_dir {
             identities.push(IdentityConfig {
                 data_dirs: vec![dir.clone()],
-                disk: None,
+                disks: Vec::new(),
                 node: register::parse_address(node).map_err(Failure::Usage)?,
                 tls: tls.clone(),
                 network: args.params.clone(),
-                nonces: args.work.nonces,
+                nonces: args.work.nonces.0,
                 threads: args.work.threads(),
                 window: args.window.map(|hours| hours * 3600.0),
                 remote_k2pow: args.work.remote_k2pow.clone(),
@@ -273,6 +306,13 @@ impl Config {
             if identity.data_dirs.is_empty() {
                 return Err("an [[identity]] has no data_dirs".to_owned());
             }
+            let disks = match identity.disk {
+                DiskNames::One(name) => vec![name],
+                DiskNames::Each(names) => names,
+            };
+            if disks.len() > 1 && disks.len() != identity.data_dirs.len() {
+                return Err(error(format!("{} names of disks for {} directories", disks.len(), identity.data_dirs.len())));
+            }
             let own = identity.own.or(&file.all);
             let token = match &own.k2pow_token_file {
                 Some(path) => Some(read_token(path).map_err(|_| error(format!("failed to read {}", path.display())))?),
@@ -281,7 +321,7 @@ impl Config {
             identities.push(IdentityConfig {
                 node: register::parse_address(own.node.as_deref().unwrap_or_default()).map_err(error)?,
                 network: own.network().map_err(error)?,
-                nonces: Nonces::new(own.nonces.unwrap_or(288)).map_err(|e| error(e.to_string()))?,
+                nonces: own.nonces.as_ref().map_or(Ok(None), FileNonces::choice).map_err(error)?,
                 threads: threads_or_all(own.threads.unwrap_or(0)),
                 window: own.window_hours.map(|hours| hours * 3600.0),
                 remote_k2pow: own.remote_k2pow.unwrap_or_default(),
@@ -290,7 +330,7 @@ impl Config {
                 k2pow_token: token,
                 tls: own.tls,
                 data_dirs: identity.data_dirs,
-                disk: identity.disk,
+                disks,
                 reconnect: Reconnect::default(),
             });
         }
@@ -343,8 +383,11 @@ mod tests {
         .unwrap();
         assert_eq!(config.randomx_mode, PowMode::Light);
         let [one, two] = &config.identities[..] else { panic!() };
-        assert_eq!((one.node.as_str(), one.nonces.get(), one.disk.as_deref()), ("http://127.0.0.1:9094", 64, Some("one")));
-        assert_eq!((two.node.as_str(), two.nonces.get(), two.network.params().k1), ("http://other:1", 128, 7));
+        assert_eq!(
+            (one.node.as_str(), one.nonces.map(Nonces::get), one.disks.as_slice()),
+            ("http://127.0.0.1:9094", Some(64), &["one".to_owned()][..])
+        );
+        assert_eq!((two.node.as_str(), two.nonces.map(Nonces::get), two.network.params().k1), ("http://other:1", Some(128), 7));
         assert_eq!(one.network.params().min_num_units.0, 2);
     }
 
@@ -359,6 +402,7 @@ mod tests {
             ("node = 'ftp://x'\n[[identity]]\ndata_dirs = ['/a']", "ftp"),
             ("node = 'https://x:1'\n[[identity]]\ndata_dirs = ['/a']", "certificate"),
             ("node = 'x:1'\nnonces = 17\n[[identity]]\ndata_dirs = ['/a']", "multiple of 16"),
+            ("node = 'x:1'\n[[identity]]\ndata_dirs = ['/a']\ndisk = ['b', 'c']", "2 names of disks for 1"),
             ("node = 'x:1'\npreset = 'y'\n[[identity]]\ndata_dirs = ['/a']", "unknown preset"),
         ] {
             let error = Config::from_toml(text).unwrap_err();

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kernels::{pow::Shared, scan::Backend};
+use kernels::{
+    pow::{BuildOptions, Shared},
+    scan::Backend,
+};
 use proto::{
     grpc::spacemesh_v1 as wire,
     ids::{Challenge, NodeId},
@@ -21,15 +24,17 @@ use serde_json::{Value, json};
 use super::config::IdentityConfig;
 use crate::{
     data::{DataSet, read_metadata},
+    disk::disks_of,
     program::{
         Failure, chain,
-        commands::{check, state_path},
+        choose::{Occasion, Rates},
+        commands::{check, state_path, window_of},
         k2pow::{RemoteOptions, RemotePow},
         schedule::{Scheduler, Turnstile},
         session::{Answer, Session},
     },
-    prove::{Job, LocalPow, Options, Phase, PowSource, Progress, ProveError, Snapshot},
-    read::{Disk, disk_of},
+    prove::{Job, LocalPow, Options, PowSource, Progress, ProveError},
+    read::{Disk, Source},
     state::StateFile,
     verify::Claim,
 };
@@ -40,12 +45,29 @@ const HISTORY: usize = 50;
 const ALARMS: [u32; 3] = [50, 75, 90];
 
 /// What all identities of a machine share.
-#[derive(Debug)]
 pub struct Machine {
     /// The memory of RandomX.
     pub randomx: Shared,
     /// Who may read which disk, and search.
     pub scheduler: Scheduler,
+    /// What disks and cores were measured to do.
+    pub rates: Rates,
+    /// How files are read.
+    pub source: Box<dyn Source + Send>,
+}
+
+impl Machine {
+    /// Nothing is built or measured yet.
+    pub fn new(options: BuildOptions) -> Self {
+        let (randomx, scheduler, rates) = (Shared::new(options), Scheduler::default(), Rates::default());
+        Self { randomx, scheduler, rates, source: Box::new(Disk::default()) }
+    }
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").field("randomx", &self.randomx).field("scheduler", &self.scheduler).finish_non_exhaustive()
+    }
 }
 
 /// An identity and its proofs.
@@ -91,10 +113,7 @@ impl Identity {
     /// Reads the metadata, once and for all; the data is looked at when a proof is asked for.
     pub fn new(config: IdentityConfig, machine: Arc<Machine>) -> Result<Self, Failure> {
         let (_, metadata) = read_metadata(&config.data_dirs)?;
-        let disks = match &config.disk {
-            Some(name) => BTreeSet::from([name.clone()]),
-            None => config.data_dirs.iter().map(|dir| disk_of(dir)).collect::<Result<_, _>>()?,
-        };
+        let disks = disks_of(&config.data_dirs, &config.disks)?.into_iter().collect();
         Ok(Self {
             metadata,
             disks,
@@ -183,15 +202,14 @@ impl Identity {
     fn start(self: &Arc<Self>, state: &mut State, challenge: Challenge) {
         let config = self.config();
         let params = config.params(&self.metadata);
-        let window = config.window.unwrap_or_else(|| params.proving_window.unwrap_or(12 * 3600) as f64);
-        let window = Duration::try_from_secs_f64(window).unwrap_or(Duration::from_secs(12 * 3600));
+        // Seconds from a configuration that was checked.
+        let window = config.window.and_then(|w| Duration::try_from_secs_f64(w).ok()).unwrap_or_else(|| window_of(&params));
         let (progress, stop) = (Arc::new(Progress::default()), Arc::new(AtomicBool::new(false)));
         tracing::info!(identity = %self.node_id(), %challenge, "making a proof");
         let thread = {
             let (identity, progress, stop) = (Arc::clone(self), Arc::clone(&progress), Arc::clone(&stop));
-            let deadline = Instant::now() + window;
             thread::Builder::new().name("prove".to_owned()).spawn(move || {
-                let result = identity.prove(&config, challenge, deadline, &progress, &stop);
+                let result = identity.prove(&config, challenge, window, &progress, &stop);
                 identity.finished(challenge, result);
             })
         };
@@ -209,11 +227,11 @@ impl Identity {
         &self,
         config: &IdentityConfig,
         challenge: Challenge,
-        deadline: Instant,
+        window: Duration,
         progress: &Progress,
         stop: &AtomicBool,
     ) -> Result<Option<Proof>, String> {
-        let data = DataSet::open(&config.data_dirs).map_err(|e| chain(&e))?;
+        let data = DataSet::open_on(&config.data_dirs, &config.disks).map_err(|e| chain(&e))?;
         if !same_data(data.metadata(), &self.metadata) {
             return Err("the metadata was changed since the service was started; restart it".to_owned());
         }
@@ -237,16 +255,31 @@ impl Identity {
         let gate = Turnstile {
             scheduler: &self.machine.scheduler,
             run: NEXT_RUN.fetch_add(1, Ordering::Relaxed),
-            deadline,
+            deadline: Instant::now() + window,
             disks: self.disks.clone(),
             local_pow: remote.is_none(),
+        };
+        let occasion = Occasion {
+            data: &data,
+            params: &params,
+            state: &state.state,
+            threads: config.threads,
+            window,
+            randomx: remote.is_none().then_some(&self.machine.randomx),
+            gate: &gate,
+            stop,
+        };
+        let nonces = match self.machine.rates.choose(config.nonces, &occasion) {
+            Ok(nonces) => nonces,
+            Err(ProveError::Stopped) => return Ok(None),
+            Err(error) => return Err(chain(&error)),
         };
         let job = Job {
             data: &data,
             challenge: &challenge,
             params: &params,
-            options: Options { nonces: config.nonces, threads: config.threads, backend: Backend::best() },
-            source: &Disk::default(),
+            options: Options { nonces, threads: config.threads, backend: Backend::best() },
+            source: &*self.machine.source,
             pow: remote.as_ref().map_or(&local as &dyn PowSource, |remote| remote as _),
             gate: &gate,
             progress,
@@ -377,16 +410,20 @@ impl Identity {
         });
         if let (Session::Running(_), Some(run)) = (&state.session, &state.run) {
             let now = run.progress.get();
+            let hashes = run.progress.hashes.load(Ordering::Relaxed);
             report["run"] = json!({
                 "challenge": run.challenge.to_string(),
                 "phase": now.phase.name(),
                 "nonces": [now.first_nonce, now.end_nonce],
                 "pows_found": now.pows_found,
+                "hashes": hashes,
+                "randomx_bytes": self.machine.randomx.progress(),
                 "position": now.position,
+                "scanned": now.scanned,
                 "bytes": self.bytes(),
                 "seconds": run.started.elapsed().as_secs_f64(),
                 "window_seconds": run.window.as_secs_f64(),
-                "pass_eta_seconds": eta(&now, self.bytes()),
+                "eta_seconds": now.remaining(hashes, self.bytes()).map(|time| time.as_secs_f64()),
             });
         }
         report
@@ -414,13 +451,6 @@ impl Identity {
             ("post_prover_errors_total", self.errors.load(Ordering::Relaxed) as f64),
         ]
     }
-}
-
-/// Seconds the reading of this pass will take still; unknown before it has begun.
-fn eta(now: &Snapshot, total: u64) -> Option<f64> {
-    let since = now.read_since.filter(|_| now.phase == Phase::Reading)?;
-    let done = now.position.saturating_sub(now.read_from);
-    (done > 0).then(|| since.elapsed().as_secs_f64() / done as f64 * total.saturating_sub(now.position) as f64)
 }
 
 fn same_data(a: &Metadata, b: &Metadata) -> bool {
