@@ -3,7 +3,8 @@
 #[cfg(feature = "grpc")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["proto/spacemesh/v1/post.proto", "proto/rpc/api/v1/api.proto"], ["proto"])?;
+    let files = ["proto/spacemesh/v1/post.proto", "proto/rpc/api/v1/api.proto", "proto/smesh/poet/v1/link.proto"];
+    let files = protox::compile(files, ["proto"])?;
     // servers answer reflection queries from this
     let descriptors = std::path::Path::new(&std::env::var("OUT_DIR")?).join("descriptors.bin");
     std::fs::write(descriptors, prost::Message::encode_to_vec(&files))?;

@@ -2,8 +2,12 @@
 
 use crate::Result;
 
-#[expect(clippy::unnecessary_wraps, reason = "the form of all parts")]
 pub(crate) fn run() -> Result<()> {
-    println!("{}", poet_service::bench::run(1.0));
+    let figures = poet_service::bench::run(1.0);
+    println!("{figures}");
+    let folder = tempfile::tempdir()?;
+    let served = poet_service::bench::server::run(folder.path(), 1.0)?;
+    println!("{served}");
+    println!("  the hashing thread has         {:.1} % of the chain's speed", 100.0 * served.share_of(figures.chain_cycles));
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! REST and gRPC (poet.md section 5): the same answers on both.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -18,16 +19,23 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use proto::grpc::{self, poet_v1 as wire};
+use proto::{
+    grpc::{self, poet_v1 as wire},
+    span::{ParseSpanError, Span},
+};
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
 };
+use tower_layer::Layer as _;
 
 use crate::{
     json,
-    service::{EncodedProof, Failure, Service},
+    metrics::Call,
+    schedule::RoundId,
+    service::{EncodedProof, Failure, Service, now},
+    store::Store as _,
 };
 
 /// The largest body of a submission; honest ones have less than one kilobyte.
@@ -84,8 +92,37 @@ pub fn router(service: Arc<Service>) -> Router {
         .with_state(service)
 }
 
-async fn count(State(service): State<Arc<Service>>, request: axum::extract::Request, next: axum::middleware::Next) -> Response {
-    let response = next.run(request).await;
+/// Address of the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Peer(IpAddr);
+
+/// Who asks: the other end of the connection, or whom a proxy on this machine names. Nobody where it names none.
+fn client(Peer(peer): Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    if !peer.to_canonical().is_loopback() {
+        return Some(peer);
+    }
+    let named = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    named.rsplit(',').next()?.trim().parse().ok()
+}
+
+fn too_often(service: &Service, client: Option<IpAddr>) -> Result<(), Failure> {
+    if client.is_none_or(|client| service.limiter.allows(client, Instant::now())) {
+        return Ok(());
+    }
+    service.counters.limited.fetch_add(1, Ordering::Relaxed);
+    Err(Failure::new(tonic::Code::ResourceExhausted, "too many requests"))
+}
+
+async fn count(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let response = match too_often(&service, client(peer, request.headers())) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
+    };
     let class = match response.status().as_u16() {
         ..400 => 0,
         400..500 => 1,
@@ -95,12 +132,14 @@ async fn count(State(service): State<Arc<Service>>, request: axum::extract::Requ
     response
 }
 
-async fn info(State(service): State<Arc<Service>>) -> Response {
-    answer(StatusCode::OK, &json::info(&service.info()))
+async fn info(State(service): State<Arc<Service>>) -> Result<Response, Failure> {
+    let info = service.counters.call(Call::Info, async { Ok(service.info()) }).await?;
+    Ok(answer(StatusCode::OK, &json::info(&info)))
 }
 
-async fn pow_params(State(service): State<Arc<Service>>) -> Response {
-    answer(StatusCode::OK, &json::pow_params(&service.pow_params()))
+async fn pow_params(State(service): State<Arc<Service>>) -> Result<Response, Failure> {
+    let params = service.counters.call(Call::PowParams, async { Ok(service.pow_params()) }).await?;
+    Ok(answer(StatusCode::OK, &json::pow_params(&params)))
 }
 
 async fn submit(State(service): State<Arc<Service>>, request: axum::extract::Request) -> Result<Response, Failure> {
@@ -112,12 +151,12 @@ async fn submit(State(service): State<Arc<Service>>, request: axum::extract::Req
         other => invalid(other.body_text()),
     })?;
     let request = json::submit_request(&body).map_err(|error| invalid(error.to_string()))?;
-    let response = service.submit(request).await?;
+    let response = service.counters.call(Call::Submit, service.submit(request)).await?;
     Ok(answer(StatusCode::OK, &json::submit_response(&response)))
 }
 
 async fn proof(State(service): State<Arc<Service>>, Path(round): Path<String>, headers: HeaderMap) -> Result<Response, Failure> {
-    let proof = service.proof(&round).await?;
+    let proof = service.counters.call(Call::Proof, service.proof(&round)).await?;
     // a record never changes, so its round names it
     let tag = HeaderValue::from_str(&format!("\"round-{round}-{}\"", proof.record.proof.leaf_count))
         .unwrap_or(HeaderValue::from_static("\"round\""));
@@ -160,8 +199,8 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize, mu
             accepted = listener.accept() => accepted,
             _ = stop.changed() => break,
         };
-        let stream = match stream {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match stream {
+            Ok(accepted) => accepted,
             // out of descriptors, or the client is gone already
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -170,7 +209,8 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize, mu
             }
         };
         let _ = stream.set_nodelay(true);
-        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let answering = Extension(Peer(peer.ip())).layer(router.clone());
+        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(answering));
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             // errors of a connection are the client's business
@@ -182,34 +222,54 @@ pub async fn serve(listener: TcpListener, router: Router, connections: usize, mu
 }
 
 /// The gRPC side of [`Service`].
-pub struct PoetGrpc(pub Arc<Service>);
+struct PoetGrpc(Arc<Service>);
+
+impl PoetGrpc {
+    async fn answer<I, O>(
+        &self,
+        call: Call,
+        request: &tonic::Request<I>,
+        work: impl Future<Output = Result<O, Failure>>,
+    ) -> Result<tonic::Response<O>, tonic::Status> {
+        // no proxies here: gRPC is for clients of this machine and its neighbours
+        let client = request.remote_addr().map(|address| address.ip()).filter(|ip| !ip.to_canonical().is_loopback());
+        let work = async {
+            too_often(&self.0, client)?;
+            work.await
+        };
+        Ok(tonic::Response::new(self.0.counters.call(call, work).await?))
+    }
+}
 
 #[tonic::async_trait]
 impl wire::poet_service_server::PoetService for PoetGrpc {
     async fn pow_params(
         &self,
-        _: tonic::Request<wire::PowParamsRequest>,
+        request: tonic::Request<wire::PowParamsRequest>,
     ) -> Result<tonic::Response<wire::PowParamsResponse>, tonic::Status> {
-        Ok(tonic::Response::new(self.0.pow_params()))
+        self.answer(Call::PowParams, &request, async { Ok(self.0.pow_params()) }).await
     }
 
     async fn submit(
         &self,
         request: tonic::Request<wire::SubmitRequest>,
     ) -> Result<tonic::Response<wire::SubmitResponse>, tonic::Status> {
-        Ok(tonic::Response::new(self.0.submit(request.into_inner()).await?))
+        self.answer(Call::Submit, &request, self.0.submit(request.get_ref().clone())).await
     }
 
-    async fn info(&self, _: tonic::Request<wire::InfoRequest>) -> Result<tonic::Response<wire::InfoResponse>, tonic::Status> {
-        Ok(tonic::Response::new(self.0.info()))
+    async fn info(
+        &self,
+        request: tonic::Request<wire::InfoRequest>,
+    ) -> Result<tonic::Response<wire::InfoResponse>, tonic::Status> {
+        self.answer(Call::Info, &request, async { Ok(self.0.info()) }).await
     }
 
     async fn proof(
         &self,
         request: tonic::Request<wire::ProofRequest>,
     ) -> Result<tonic::Response<wire::ProofResponse>, tonic::Status> {
-        let proof = self.0.proof(&request.into_inner().round_id).await?;
-        Ok(tonic::Response::new(proof_response(&proof.record)))
+        let work = async { Ok(proof_response(&self.0.proof(&request.get_ref().round_id).await?.record)) };
+        self.answer(Call::Proof, &request, work).await
     }
 }
 
@@ -234,7 +294,7 @@ pub fn proof_response(record: &crate::store::Record) -> wire::ProofResponse {
 /// What reloads the trusted keys; the text of its error goes to the client.
 pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-struct ConfigurationGrpc(Reload);
+struct ConfigurationGrpc(Arc<Service>, Reload);
 
 #[tonic::async_trait]
 impl wire::configuration_service_server::ConfigurationService for ConfigurationGrpc {
@@ -242,7 +302,8 @@ impl wire::configuration_service_server::ConfigurationService for ConfigurationG
         &self,
         _: tonic::Request<wire::ReloadTrustedKeysRequest>,
     ) -> Result<tonic::Response<wire::ReloadTrustedKeysResponse>, tonic::Status> {
-        (self.0)().map_err(tonic::Status::unknown)?;
+        let reload = async { (self.1)().map_err(|text| Failure::new(tonic::Code::Unknown, text)) };
+        self.0.counters.call(Call::ReloadTrustedKeys, reload).await?;
         Ok(tonic::Response::new(wire::ReloadTrustedKeysResponse {}))
     }
 }
@@ -252,7 +313,7 @@ pub enum Offer {
     /// For nodes.
     Poet(Arc<Service>),
     /// For the operator.
-    Configuration(Reload),
+    Configuration(Arc<Service>, Reload),
 }
 
 /// Serves gRPC, with reflection, until `stop` changes.
@@ -272,11 +333,14 @@ pub async fn serve_grpc(
         .concurrency_limit_per_connection(256);
     let mut routes = tonic::service::Routes::builder();
     match offer {
-        Offer::Poet(service) => routes.add_service(
-            wire::poet_service_server::PoetServiceServer::new(PoetGrpc(service)).max_encoding_message_size(usize::MAX),
-        ),
-        Offer::Configuration(reload) => {
-            routes.add_service(wire::configuration_service_server::ConfigurationServiceServer::new(ConfigurationGrpc(reload)))
+        Offer::Poet(service) => {
+            let largest = service.settings.max_grpc_answer;
+            let server = wire::poet_service_server::PoetServiceServer::new(PoetGrpc(service));
+            routes.add_service(server.max_encoding_message_size(largest))
+        }
+        Offer::Configuration(service, reload) => {
+            let server = ConfigurationGrpc(service, reload);
+            routes.add_service(wire::configuration_service_server::ConfigurationServiceServer::new(server))
         }
     };
     if let Some(reflection) = reflection {
@@ -299,34 +363,35 @@ pub async fn serve_grpc(
 }
 
 /// The metrics page.
-pub fn metrics_router(service: Arc<Service>) -> Router {
-    Router::new()
-        .route("/metrics", get(async |State(service): State<Arc<Service>>| crate::metrics::page(&service)))
-        .route("/health", get(async || "ok\n"))
-        .with_state(service)
+pub fn metrics_router(page: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+    Router::new().route("/metrics", get(async move || page())).route("/health", get(async || "ok\n"))
 }
 
-/// The operator's page: rounds, pausing, backups. For loopback only.
+/// The operator's page. For loopback only.
 pub fn admin_router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/rounds", get(admin_rounds))
-        .route("/v1/pause", post(async |State(service): State<Arc<Service>>| admin_pause(&service, true)))
-        .route("/v1/resume", post(async |State(service): State<Arc<Service>>| admin_pause(&service, false)))
+        .route("/v1/rounds/{round}/members", get(admin_members))
+        .route("/v1/pause", post(async |State(service): State<Arc<Service>>| admin_pause(&service, true).await))
+        .route("/v1/resume", post(async |State(service): State<Arc<Service>>| admin_pause(&service, false).await))
+        .route("/v1/hold", post(async |State(service): State<Arc<Service>>| admin_hold(&service, true).await))
+        .route("/v1/release", post(async |State(service): State<Arc<Service>>| admin_hold(&service, false).await))
+        .route("/v1/phase-change/{shift}", post(admin_phase_change))
         .route("/v1/backup/{name}", post(admin_backup))
+        .method_not_allowed_fallback(async || Failure::new(tonic::Code::Unimplemented, "Method Not Allowed"))
         .fallback(async || Failure::new(tonic::Code::NotFound, "Not Found"))
         .with_state(service)
 }
 
 async fn admin_rounds(State(service): State<Arc<Service>>) -> Result<Response, Failure> {
     let snapshot = service.snapshot();
-    let closed = service.clone();
-    let closed = tokio::task::spawn_blocking(move || closed.rounds()).await;
-    let failed = || Failure::new(tonic::Code::Internal, "failed to read the rounds");
-    let closed = closed.map_err(|_| failed())?.map_err(|_| failed())?;
+    let reading = service.clone();
+    let closed = blocking(move || reading.rounds()).await?;
     let closed: Vec<Value> = closed
         .into_iter()
         .map(|(round, members, finished)| serde_json::json!({ "round": round.0, "members": members, "finished": finished }))
         .collect();
+    let schedule = snapshot.schedule;
     let running = snapshot.running.map(|(round, members)| {
         let progress = &service.progress;
         serde_json::json!({
@@ -334,19 +399,86 @@ async fn admin_rounds(State(service): State<Arc<Service>>) -> Result<Response, F
             "members": members,
             "leaves": progress.leaves.load(Ordering::Relaxed),
             "leaves_per_second": progress.rate.load(Ordering::Relaxed),
-            "ends_in_seconds": service.schedule.end(round).since(crate::service::now()).as_secs(),
+            "share_of_bound_permille": progress.share_of_bound.load(Ordering::Relaxed),
+            "ends_in_seconds": schedule.end(round).since(now()).as_secs(),
         })
     });
     let value = serde_json::json!({
-        "open": { "round": snapshot.open.0, "members": snapshot.members, "paused": snapshot.paused },
+        "open": {
+            "round": snapshot.open.0,
+            "members": snapshot.members,
+            "paused": snapshot.paused,
+            "closes_in_seconds": schedule.start(snapshot.open).since(now()).as_secs(),
+        },
         "running": running,
+        "held_from": snapshot.held_from.map(|round| round.0),
+        "phase_change": schedule.change().map(|change| phase_change(&change)),
         "closed": closed,
     });
     Ok(answer(StatusCode::OK, &value))
 }
 
-fn admin_pause(service: &Service, paused: bool) -> Result<Response, Failure> {
-    service.pause(paused)?;
+/// Work on the database, beside the threads that answer.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, crate::store::StoreError> + Send + 'static,
+) -> Result<T, Failure> {
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::new(tonic::Code::Internal, format!("failed to use the database: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
+}
+
+/// Members of one answer.
+const PAGE_OF_MEMBERS: usize = 10_000;
+
+#[derive(serde::Deserialize)]
+struct AfterMember {
+    /// Node id in hex: the last one of the page before.
+    after: Option<String>,
+}
+
+async fn admin_members(
+    State(service): State<Arc<Service>>,
+    Path(round): Path<u32>,
+    Query(query): Query<AfterMember>,
+) -> Result<Response, Failure> {
+    let mut after = None;
+    if let Some(text) = query.after {
+        let mut id = [0; 32];
+        hex::decode_to_slice(text, &mut id)
+            .map_err(|_| Failure::new(tonic::Code::InvalidArgument, "after: expected a node id in hex"))?;
+        after = Some(proto::ids::NodeId(id));
+    }
+    let page = blocking(move || service.store().page_of_members(RoundId(round), after.as_ref(), PAGE_OF_MEMBERS)).await?;
+    let members: Vec<Value> = page
+        .iter()
+        .map(|(member, challenge)| serde_json::json!({ "node_id": hex::encode(member.0), "challenge": hex::encode(challenge) }))
+        .collect();
+    let more = (page.len() == PAGE_OF_MEMBERS).then(|| page.last().map(|(member, _)| hex::encode(member.0))).flatten();
+    Ok(answer(StatusCode::OK, &serde_json::json!({ "round": round, "members": members, "more_after": more })))
+}
+
+async fn admin_hold(service: &Service, held: bool) -> Result<Response, Failure> {
+    service.hold(held).await?;
+    Ok(answer(StatusCode::OK, &serde_json::json!({ "held_from": service.snapshot().held_from.map(|round| round.0) })))
+}
+
+fn phase_change(change: &crate::schedule::PhaseChange) -> Value {
+    serde_json::json!({
+        "last_round_before": change.last.0,
+        "first_round_after": change.first.0,
+        "phase_shift": Span(change.phase_shift).to_string(),
+    })
+}
+
+async fn admin_phase_change(State(service): State<Arc<Service>>, Path(shift): Path<String>) -> Result<Response, Failure> {
+    let Span(shift) =
+        shift.parse().map_err(|error: ParseSpanError| Failure::new(tonic::Code::InvalidArgument, error.to_string()))?;
+    let change = service.change_phase(shift).await?;
+    Ok(answer(StatusCode::OK, &serde_json::json!({ "phase_change": change.as_ref().map(phase_change) })))
+}
+
+async fn admin_pause(service: &Service, paused: bool) -> Result<Response, Failure> {
+    service.pause(paused).await?;
     Ok(answer(StatusCode::OK, &serde_json::json!({ "paused": paused })))
 }
 
@@ -356,17 +488,14 @@ async fn admin_backup(State(service): State<Arc<Service>>, Path(name): Path<Stri
         return Err(Failure::new(tonic::Code::InvalidArgument, "a backup is named with letters, digits, - and _"));
     };
     let path = folder.join(name);
-    let written = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || {
-            std::fs::create_dir_all(&folder)
-                .map_err(|e| e.to_string())
-                .and_then(|()| service.store().backup(&path).map_err(|e| e.to_string()))
-        }
-    });
-    match written.await {
-        Ok(Ok(())) => Ok(answer(StatusCode::OK, &serde_json::json!({ "backup": path }))),
-        Ok(Err(error)) => Err(Failure::new(tonic::Code::Internal, error)),
-        Err(_) => Err(Failure::new(tonic::Code::Internal, "the backup failed")),
+    if path.exists() {
+        return Err(Failure::new(tonic::Code::AlreadyExists, "there is a backup of that name"));
     }
+    let written = path.clone();
+    blocking(move || {
+        std::fs::create_dir_all(&folder)?;
+        service.store().backup(&written)
+    })
+    .await?;
+    Ok(answer(StatusCode::OK, &serde_json::json!({ "backup": path })))
 }

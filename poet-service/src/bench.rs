@@ -3,8 +3,12 @@
 //! Cycles are those of the core, not of the time stamp counter: between measurements runs a loop of dependent additions, which
 //! takes one cycle each.
 
+#[cfg(feature = "server")]
+pub mod server;
+
 use std::{
     hint::black_box,
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
@@ -150,7 +154,7 @@ pub fn run(scale: f64) -> Figures {
 
     let grown = Tree { statement: &statement, shape, leaves: tree.leaves(), nodes: &kept };
     let (mut verify_real, mut unit) = (Duration::MAX, Duration::MAX);
-    if let Ok(real) = grown.prove(PROVEN_LEAVES, 2) {
+    if let Ok(real) = grown.prove(PROVEN_LEAVES, 2, &AtomicBool::new(false)) {
         verify_real = fastest(runs.min(40), || {
             black_box(proof::verify(&statement, &real)).ok();
         });

@@ -32,6 +32,9 @@ pub enum IdentityError {
     /// File and variable hold different keys.
     #[error("{VARIABLE} and the key file {0} hold different keys")]
     Differ(std::path::PathBuf),
+    /// There is a key where another one is to be taken over.
+    #[error("there is a key already: {0}")]
+    Exists(std::path::PathBuf),
     /// No randomness to be had from the system.
     #[error("no random bytes from the system: {0}")]
     Random(String),
@@ -71,6 +74,22 @@ pub fn load(folder: &Path, variable: Option<Zeroizing<String>>) -> Result<[u8; 3
     bytes.extend(Zeroizing::new(key.to_keypair_bytes()).iter());
     write_secret(&path, &bytes).map_err(io)?;
     Ok(key.verifying_key().to_bytes())
+}
+
+/// Takes over the key file of another server into `folder`, which must have none.
+pub fn adopt(folder: &Path, file: &Path) -> Result<[u8; 32], IdentityError> {
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| IdentityError::Io { path, source }
+    };
+    let bytes = fs::read(file).map(Zeroizing::new).map_err(io(file))?;
+    bytes.strip_prefix(&LENGTH).and_then(parse).ok_or_else(|| IdentityError::File(file.into()))?;
+    let path = folder.join("state.bin");
+    if path.exists() {
+        return Err(IdentityError::Exists(path));
+    }
+    write_secret(&path, &bytes).map_err(io(&path))?;
+    load(folder, None)
 }
 
 fn parse(bytes: &[u8]) -> Option<SigningKey> {

@@ -19,6 +19,12 @@ pub mod identity;
 #[cfg(feature = "server")]
 pub mod json;
 #[cfg(feature = "server")]
+pub mod legacy;
+#[cfg(feature = "server")]
+pub mod limit;
+#[cfg(feature = "server")]
+pub mod link;
+#[cfg(feature = "server")]
 pub mod log;
 pub mod membership;
 pub mod merkle;
@@ -29,6 +35,8 @@ pub mod proof;
 pub mod prove;
 #[cfg(feature = "server")]
 pub mod registry;
+#[cfg(feature = "server")]
+pub mod runner;
 pub mod schedule;
 #[cfg(feature = "server")]
 pub mod service;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod doctor;
+mod import;
 mod offline;
 mod server;
 
@@ -9,7 +10,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use poet_service::{
     bench,
-    config::{ConfigError, Options},
+    config::{ConfigError, Options, Parts},
 };
 
 /// What a command ends with if not well; the number is the program's exit code.
@@ -54,6 +55,8 @@ enum Command {
     Run(Configured),
     /// Print the configuration that would apply
     Config(Configured),
+    /// Take over the key, rounds, registrations and proofs of an official server, and its poet.conf
+    Import(import::Import),
     /// Make a proof of a given number of leaves
     Prove(offline::Prove),
     /// Check a proof; exit code 3 if it is not valid
@@ -63,6 +66,9 @@ enum Command {
         /// A quick look instead of exact figures
         #[arg(long)]
         quick: bool,
+        /// Folder for the files of the measurements, some 100 MB; a temporary one without
+        #[arg(long)]
+        folder: Option<PathBuf>,
     },
     /// Look for what may make this machine slow or unreliable
     Doctor,
@@ -80,8 +86,20 @@ struct Configured {
 impl Configured {
     fn effective(self) -> Result<Options, ConfigError> {
         let file = self.config.as_deref().map(Options::read).transpose()?.unwrap_or_default();
-        Ok(self.options.or(file).or(Options::defaults()))
+        Ok(self.options.or(file).with_preset()?.or(Options::defaults()))
     }
+}
+
+fn measure(scale: f64, folder: Option<PathBuf>) -> Result<(), Failure> {
+    let figures = bench::run(scale);
+    println!("{figures}");
+    let folder = folder.unwrap_or_else(std::env::temp_dir).join(format!("poet-bench-{}", std::process::id()));
+    let served = bench::server::run(&folder, scale);
+    let _ = std::fs::remove_dir_all(&folder);
+    let served = served.map_err(|e| Failure::failed("failed to measure the server", &e))?;
+    println!("{served}");
+    println!("  the hashing thread has         {:.1} % of the chain's speed", 100.0 * served.share_of(figures.chain_cycles));
+    Ok(())
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -89,19 +107,19 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(configured) => configured.effective().map_err(Failure::from).and_then(|options| server::run(&options)),
         Command::Config(configured) => configured.effective().map_err(Failure::from).and_then(|options| {
             // the parts that are computed are checked as well
-            options.schedule()?;
             options.folders()?;
-            options.trusted_keys()?;
+            if !matches!(options.parts()?, Parts::Worker(..)) {
+                options.schedule()?;
+                options.trusted_keys()?;
+            }
             let text = toml::to_string(&options).map_err(|e| Failure::failed("failed to print the configuration", &e))?;
             print!("{text}");
             Ok(())
         }),
+        Command::Import(import) => import.run(),
         Command::Prove(prove) => prove.run(),
         Command::Verify(verify) => verify.run(),
-        Command::Bench { quick } => {
-            println!("{}", bench::run(if quick { 0.05 } else { 1.0 }));
-            Ok(())
-        }
+        Command::Bench { quick, folder } => measure(if quick { 0.05 } else { 1.0 }, folder),
         Command::Doctor => doctor::run(),
     };
     match outcome {

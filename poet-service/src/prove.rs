@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -30,6 +30,9 @@ pub enum ProveError<E: std::error::Error + 'static> {
     /// A node that is needed cannot be read.
     #[error("failed to read the tree: {0}")]
     Nodes(#[source] E),
+    /// Told to stop before it was done.
+    #[error("stopped")]
+    Stopped,
     /// A thread that computed a part of the tree did not come back.
     #[error("a worker thread failed")]
     Worker,
@@ -49,8 +52,8 @@ pub struct Tree<'a, N> {
 }
 
 impl<N: Nodes> Tree<'_, N> {
-    /// The proof that opens `count` leaves, computed on `threads` threads.
-    pub fn prove(&self, count: usize, threads: usize) -> Result<PoetProof, ProveError<N::Error>> {
+    /// The proof that opens `count` leaves, computed on `threads` threads, unless `stop` gets set meanwhile.
+    pub fn prove(&self, count: usize, threads: usize, stop: &AtomicBool) -> Result<PoetProof, ProveError<N::Error>> {
         if self.leaves.0 == 0 {
             return Err(ProveError::NoLeaves);
         }
@@ -58,13 +61,13 @@ impl<N: Nodes> Tree<'_, N> {
         let whole_units = self.shape.units(self.leaves);
         let mut units = Units::default();
         if self.shape.leaves(whole_units) < self.leaves {
-            units.compute(self, &[whole_units].into(), 1)?;
+            units.compute(self, &[whole_units].into(), 1, stop)?;
         }
         let root_level = merkle::root_level(self.leaves.0);
         let root = self.node(&units, root_level, 0).map_err(ProveError::Nodes)?;
         let indices = challenged_leaves(&root, self.leaves, count);
         let needed = indices.iter().map(|index| index >> self.shape.lowest()).collect();
-        units.compute(self, &needed, threads)?;
+        units.compute(self, &needed, threads, stop)?;
 
         let mut proven_leaves = Vec::with_capacity(indices.len());
         for index in &indices {
@@ -118,24 +121,28 @@ impl Units {
         tree: &Tree<'_, N>,
         needed: &BTreeSet<u64>,
         threads: usize,
+        stop: &AtomicBool,
     ) -> Result<(), ProveError<N::Error>> {
         let missing: Vec<u64> = needed.iter().copied().filter(|number| !self.done.contains_key(number)).collect();
         let pairs: Vec<&[u64]> = missing.chunks(2).collect();
         let next = AtomicUsize::new(0);
         let found = Mutex::new(Vec::with_capacity(missing.len()));
-        let work = || -> Result<(), N::Error> {
+        let work = || {
             while let Some(pair) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let units = Unit::compute(tree.statement, tree.shape, tree.leaves, pair, tree.nodes)?;
+                if stop.load(Ordering::Relaxed) {
+                    return Err(ProveError::Stopped);
+                }
+                let units =
+                    Unit::compute(tree.statement, tree.shape, tree.leaves, pair, tree.nodes).map_err(ProveError::Nodes)?;
                 found.lock().unwrap_or_else(PoisonError::into_inner).extend(units);
             }
             Ok(())
         };
         thread::scope(|scope| {
             let others: Vec<_> = (1..threads.min(pairs.len())).map(|_| scope.spawn(work)).collect();
-            let mut outcome = work().map_err(ProveError::Nodes);
+            let mut outcome = work();
             for other in others {
-                let result = other.join().map_err(|_| ProveError::Worker).and_then(|r| r.map_err(ProveError::Nodes));
-                outcome = outcome.and(result);
+                outcome = outcome.and(other.join().map_err(|_| ProveError::Worker).flatten());
             }
             outcome
         })?;

@@ -7,7 +7,10 @@
 //! - a round that was closed never opens again: after a step backwards of the clock registrations go on into the round after;
 //! - a round that has members is run, in order, and be it only for the smallest proof because its time is over already.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use kernels::posw::Node;
 use proto::{ids::NodeId, poet::PoetProof};
@@ -15,9 +18,36 @@ use proto::{ids::NodeId, poet::PoetProof};
 use crate::{
     membership,
     pow::Params,
-    schedule::{RoundId, Schedule, Time},
-    store::{Closed, PowChallenges, Record, Store, StoreError},
+    schedule::{PhaseChange, RoundId, Schedule, Time},
+    store::{Closed, Plans, PowChallenges, Record, Store, StoreError},
 };
+
+/// Why there is no registry.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Rounds with members have other times than the configuration says.
+    #[error("phase-shift is {configured:?} but the rounds in the database have {recorded:?}: set it so, and plan the change")]
+    PhaseShift {
+        /// What the configuration says.
+        configured: Duration,
+        /// What the rounds have.
+        recorded: Duration,
+    },
+}
+
+/// Why the phase shift cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Rounds of the change before are not over.
+    #[error("the change planned before is under way: wait until round {0} has its proof")]
+    UnderWay(RoundId),
+}
 
 /// What a server allows.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +105,8 @@ pub struct Run {
     pub round: RoundId,
     /// The root of its members' tree.
     pub statement: Node,
+    /// How many members it has.
+    pub members: u64,
     /// When it ends; possibly in the past.
     pub end: Time,
 }
@@ -88,11 +120,12 @@ pub struct Registry<S> {
     members: u64,
     /// Accepted, not yet written.
     batch: HashMap<NodeId, Node>,
-    /// Closed with members and without proof.
-    waiting: BTreeSet<RoundId>,
+    /// Closed with members and without proof: statement and number of members.
+    waiting: BTreeMap<RoundId, (Node, u64)>,
     pow: PowChallenges,
     pubkey: [u8; 32],
     paused: bool,
+    held_from: Option<RoundId>,
 }
 
 impl<S: Store> Registry<S> {
@@ -104,7 +137,7 @@ impl<S: Store> Registry<S> {
         pubkey: [u8; 32],
         fresh: &[u8; 32],
         now: Time,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, OpenError> {
         let pow = if let Some(pow) = store.pow_challenges()? {
             pow
         } else {
@@ -113,15 +146,19 @@ impl<S: Store> Registry<S> {
             pow
         };
         let closed = store.closed()?;
+        let with_members = store.rounds_with_members()?;
+        let fresh_start = closed.is_empty() && with_members.is_empty();
+        let (schedule, plans) = planned(schedule, store.plans()?, fresh_start)?;
+        store.set_plans(&plans)?;
         let mut open = schedule.open_round(now);
         if let Some((last, _)) = closed.last_key_value() {
-            open = open.max(last.next());
+            open = open.max(schedule.following(*last));
         }
         // a round with members that the clock now finds in the future was opened by an earlier, later clock
-        let with_members = store.rounds_with_members()?;
         if let Some(last) = with_members.last() {
             open = open.max(*last);
         }
+        let finished = store.finished()?;
         let mut registry = Self {
             members: store.count(open)?,
             store,
@@ -129,18 +166,19 @@ impl<S: Store> Registry<S> {
             limits,
             open,
             batch: HashMap::new(),
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             pow,
             pubkey,
             paused: false,
+            held_from: plans.held_from,
         };
         for (round, closed) in closed {
-            if closed.statement.is_some() && !registry.store.is_finished(round)? {
-                registry.waiting.insert(round);
+            if let Some(statement) = closed.statement.filter(|_| !finished.contains(&round)) {
+                registry.waiting.insert(round, (statement, closed.members));
             }
         }
         for round in with_members {
-            if round < open && !registry.waiting.contains(&round) && !registry.store.is_finished(round)? {
+            if round < open && !registry.waiting.contains_key(&round) && !finished.contains(&round) {
                 registry.close(round)?;
             }
         }
@@ -190,6 +228,45 @@ impl<S: Store> Registry<S> {
         self.paused
     }
 
+    /// The first round that is not to be run until the operator says so.
+    pub fn held_from(&self) -> Option<RoundId> {
+        self.held_from
+    }
+
+    /// Lets the rounds that are closed run, and none after them; or all again. Registration goes on.
+    pub fn hold(&mut self, held: bool) -> Result<(), StoreError> {
+        let held_from = if held { self.held_from.or(Some(self.open)) } else { None };
+        self.store.set_plans(&Plans { held_from, ..self.plans() })?;
+        self.held_from = held_from;
+        Ok(())
+    }
+
+    /// Changes the phase shift after the open round, whose members count on its times. The shift of the open round itself
+    /// takes a planned change back.
+    pub fn change_phase(&mut self, phase_shift: Duration) -> Result<Option<PhaseChange>, PlanError> {
+        let mut schedule = self.schedule;
+        if let Some(change) = schedule.change().filter(|change| self.open >= change.first) {
+            if let Some((waiting, _)) = self.waiting.first_key_value().filter(|(round, _)| **round <= change.last) {
+                return Err(PlanError::UnderWay(*waiting));
+            }
+            // the change is over: its phase shift is that of all rounds that still matter
+            schedule = schedule.with_phase_shift(change.phase_shift).with_change(None);
+        }
+        schedule = if phase_shift == schedule.phase_shift() {
+            schedule.with_change(None)
+        } else {
+            schedule.with_phase_shift_after(self.open, phase_shift)
+        };
+        let (phase_shift, change) = (schedule.phase_shift(), schedule.change());
+        self.store.set_plans(&Plans { phase_shift, change, held_from: self.held_from })?;
+        self.schedule = schedule;
+        Ok(change)
+    }
+
+    fn plans(&self) -> Plans {
+        Plans { phase_shift: self.schedule.phase_shift(), change: self.schedule.change(), held_from: self.held_from }
+    }
+
     /// Closes the open round if its time has come. What was accepted for it is written first.
     pub fn on_tick(&mut self, now: Time) -> Result<(), StoreError> {
         while now >= self.schedule.start(self.open) {
@@ -197,7 +274,7 @@ impl<S: Store> Registry<S> {
             let round = self.open;
             self.close(round)?;
             // a clock that jumped over rounds finds them empty
-            let next = self.schedule.open_round(now).max(round.next());
+            let next = self.schedule.open_round(now).max(self.schedule.following(round));
             if next == round {
                 break;
             }
@@ -212,8 +289,8 @@ impl<S: Store> Registry<S> {
         let count = members.len() as u64;
         let closed = Closed { statement: membership::statement(members), members: count };
         self.store.close(round, &closed)?;
-        if closed.statement.is_some() {
-            self.waiting.insert(round);
+        if let Some(statement) = closed.statement {
+            self.waiting.insert(round, (statement, count));
         }
         Ok(())
     }
@@ -262,12 +339,21 @@ impl<S: Store> Registry<S> {
         outcome
     }
 
-    /// The round to run now: the earliest one that is closed and has no proof.
-    pub fn next_run(&self) -> Result<Option<Run>, StoreError> {
-        let Some(round) = self.waiting.first().copied() else { return Ok(None) };
-        let closed = self.store.closed()?.get(&round).copied();
-        let statement = closed.and_then(|closed| closed.statement);
-        Ok(statement.map(|statement| Run { round, statement, end: self.schedule.end(round) }))
+    /// The round to run now: the earliest one that is closed and has no proof, if it is not held.
+    pub fn next_run(&self) -> Option<Run> {
+        let (round, (statement, members)) = self.waiting.first_key_value().map(|(round, closed)| (*round, *closed))?;
+        let held = self.held_from.is_some_and(|from| round >= from);
+        (!held).then(|| Run { round, statement, members, end: self.schedule.end(round) })
+    }
+
+    /// Closed rounds that run only once the operator says so.
+    pub fn held(&self) -> impl Iterator<Item = RoundId> {
+        self.waiting.keys().copied().filter(|round| self.held_from.is_some_and(|from| *round >= from))
+    }
+
+    /// The statement of a round that waits for its proof.
+    pub fn statement(&self, round: RoundId) -> Option<Node> {
+        self.waiting.get(&round).map(|(statement, _)| *statement)
     }
 
     /// Stores the proof of a round. Only after this may its work be thrown away.
@@ -283,4 +369,20 @@ impl<S: Store> Registry<S> {
         self.waiting.remove(&round);
         Ok(())
     }
+}
+
+/// The schedule of the configuration with what was planned. A configuration may have the phase shift from before a change or
+/// the one from after it; where there are no rounds yet, any.
+fn planned(schedule: Schedule, plans: Option<Plans>, fresh_start: bool) -> Result<(Schedule, Plans), OpenError> {
+    let configured = schedule.phase_shift();
+    let Some(plans) = plans.filter(|plans| !fresh_start || plans.change.is_some()) else {
+        return Ok((
+            schedule,
+            Plans { phase_shift: configured, change: None, held_from: plans.and_then(|plans| plans.held_from) },
+        ));
+    };
+    if configured != plans.phase_shift && plans.change.is_none_or(|change| change.phase_shift != configured) {
+        return Err(OpenError::PhaseShift { configured, recorded: plans.phase_shift });
+    }
+    Ok((schedule.with_phase_shift(plans.phase_shift).with_change(plans.change), plans))
 }

@@ -84,6 +84,18 @@ pub struct Schedule {
     epoch: Duration,
     phase_shift: Duration,
     cycle_gap: Duration,
+    change: Option<PhaseChange>,
+}
+
+/// A change of the phase shift, after which no round runs before its predecessor has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PhaseChange {
+    /// The last round with the phase shift from before.
+    pub last: RoundId,
+    /// The first round with the new one; rounds between the two do not exist.
+    pub first: RoundId,
+    /// The new phase shift.
+    pub phase_shift: Duration,
 }
 
 impl Schedule {
@@ -95,12 +107,42 @@ impl Schedule {
         if cycle_gap >= epoch {
             return Err(ScheduleError::NoTimeToWork);
         }
-        Ok(Self { genesis, epoch, phase_shift, cycle_gap })
+        Ok(Self { genesis, epoch, phase_shift, cycle_gap, change: None })
+    }
+
+    /// This schedule with another phase shift after round `last`: the first round with it is the earliest that begins when
+    /// `last` has ended. A change planned before is forgotten.
+    #[must_use]
+    pub fn with_phase_shift_after(self, last: RoundId, phase_shift: Duration) -> Self {
+        let old = Self { change: None, ..self };
+        let new = Self { phase_shift, ..old };
+        let mut first = last.next();
+        while new.start(first) < old.end(last) && first < first.next() {
+            first = first.next();
+        }
+        old.with_change(Some(PhaseChange { last, first, phase_shift }))
+    }
+
+    /// This schedule with `change`, as it was planned once.
+    #[must_use]
+    pub const fn with_change(self, change: Option<PhaseChange>) -> Self {
+        Self { change, ..self }
+    }
+
+    /// This schedule with another phase shift for the rounds before a change.
+    #[must_use]
+    pub const fn with_phase_shift(self, phase_shift: Duration) -> Self {
+        Self { phase_shift, ..self }
+    }
+
+    /// The planned change of the phase shift.
+    pub const fn change(&self) -> Option<PhaseChange> {
+        self.change
     }
 
     /// When round `id` begins to run and stops taking registrations.
-    pub fn start(&self, RoundId(id): RoundId) -> Time {
-        Time(self.genesis.after(self.phase_shift).0 + i128::from(id) * self.epoch.as_nanos().cast_signed())
+    pub fn start(&self, id: RoundId) -> Time {
+        Time(self.genesis.after(self.phase_shift_of(id)).0 + i128::from(id.0) * self.epoch.as_nanos().cast_signed())
     }
 
     /// When round `id` ends.
@@ -113,28 +155,82 @@ impl Schedule {
         self.epoch.saturating_sub(self.cycle_gap)
     }
 
-    /// The round that takes registrations at `now`.
+    /// The round that takes registrations at `now`: the first that begins later.
     pub fn open_round(&self, now: Time) -> RoundId {
-        let since_first = now.0 - self.start(RoundId(0)).0;
-        if since_first < 0 {
-            return RoundId(0);
+        let within = |phase_shift: Duration| {
+            let since_first = now.0 - self.genesis.after(phase_shift).0;
+            if since_first < 0 {
+                return RoundId(0);
+            }
+            let number = since_first / self.epoch.as_nanos().cast_signed() + 1;
+            RoundId(u32::try_from(number).unwrap_or(u32::MAX))
+        };
+        match self.change {
+            Some(change) if within(self.phase_shift) > change.last => within(change.phase_shift).max(change.first),
+            _ => within(self.phase_shift),
         }
-        let number = since_first / self.epoch.as_nanos().cast_signed() + 1;
-        RoundId(u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    /// The round after `id`.
+    pub fn following(&self, id: RoundId) -> RoundId {
+        match self.change {
+            Some(change) if id == change.last => change.first,
+            _ => id.next(),
+        }
     }
 
     /// Since when round `id` takes registrations; the first one always has.
     pub fn opens(&self, id: RoundId) -> Option<Time> {
-        id.previous().map(|previous| self.start(previous))
+        let previous = self.change.filter(|change| change.first == id).map_or_else(|| id.previous(), |change| Some(change.last));
+        previous.map(|previous| self.start(previous))
     }
 
-    /// The time between registering and the start of a round's epoch.
-    pub fn phase_shift(&self) -> Duration {
+    /// The phase shift of the rounds before a planned change.
+    pub const fn phase_shift(&self) -> Duration {
         self.phase_shift
+    }
+
+    /// From the start of its epoch to the start of round `id`.
+    pub fn phase_shift_of(&self, id: RoundId) -> Duration {
+        self.change.filter(|change| id >= change.first).map_or(self.phase_shift, |change| change.phase_shift)
     }
 
     /// The pause between two rounds.
     pub fn cycle_gap(&self) -> Duration {
         self.cycle_gap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever the two phase shifts: rounds do not overlap, none waits longer than it must, and at any time exactly one is open.
+        #[test]
+        fn a_phase_change_overlaps_no_rounds(
+            before in 0..5000u64, after in 0..5000u64, gap in 0..100u64, last in 0..20u32, at in 0..60_000i128,
+        ) {
+            let seconds = Duration::from_secs;
+            let old = Schedule::new(Time(0), seconds(1000), seconds(before), seconds(gap)).unwrap();
+            let last = RoundId(last);
+            let schedule = old.with_phase_shift_after(last, seconds(after));
+            let first = schedule.following(last);
+            prop_assert!(schedule.start(first) >= schedule.end(last));
+            if let Some(skipped) = first.previous().filter(|skipped| *skipped > last) {
+                let new = Schedule::new(Time(0), seconds(1000), seconds(after), seconds(gap)).unwrap();
+                prop_assert!(new.start(skipped) < schedule.end(last));
+            }
+            prop_assert_eq!(schedule.opens(first), Some(schedule.start(last)));
+            let now = Time(at * 1_000_000_000);
+            let open = schedule.open_round(now);
+            prop_assert!(open <= last || open >= first);
+            prop_assert!(schedule.start(open) > now);
+            prop_assert!(schedule.opens(open).is_none_or(|opens| opens <= now), "{} opens later", open);
+            let shift = if open <= last { before } else { after };
+            prop_assert_eq!(schedule.phase_shift_of(open), seconds(shift));
+        }
     }
 }

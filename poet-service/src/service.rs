@@ -1,30 +1,39 @@
-//! The running server behind its network side: checks submissions, drives the [`Registry`] and the hashing thread.
+//! The running server behind its network side: checks submissions and drives the [`Registry`].
 //!
 //! One thread owns the registry; everybody else sends it commands over a bounded queue. It collects registrations into batches,
-//! closes rounds at their time, and keeps one hashing thread busy with the rounds that wait.
+//! closes rounds at their time, tells workers which round to run, and stores the proofs they bring.
 
 use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 
-use proto::{grpc::poet_v1 as wire, ids::NodeId, poet::PoetProof};
+use kernels::posw::Statement;
+use proto::{
+    grpc::{poet_link_v1, poet_v1 as wire},
+    ids::NodeId,
+    poet::PoetProof,
+};
 use tokio::sync::oneshot;
 
 use crate::{
     certificate::{self, CertificateError},
+    limit::Limiter,
+    metrics::Counters,
     pow::{self, Params},
-    registry::{Accepted, Refused, Registration, Registry, Run},
-    schedule::{RoundId, Time},
+    proof,
+    registry::{Accepted, PlanError, Refused, Registration, Registry},
+    runner::Next,
+    schedule::{PhaseChange, RoundId, Schedule, Time},
     store::{Record, RocksStore, Store as _, StoreError},
-    worker::{Job, Outcome, Progress, WorkError},
+    worker::Progress,
 };
 
 /// Commands that may wait for the registry.
@@ -32,9 +41,6 @@ const QUEUE: usize = 8192;
 
 /// How often the registry looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
-
-/// How long a round rests after it failed, for example on a full disk.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// The present, by the wall clock.
 pub fn now() -> Time {
@@ -97,21 +103,6 @@ impl TrustedKeys {
     }
 }
 
-/// Counters for the metrics page.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Submissions with a certificate: valid, invalid, expired.
-    pub with_cert: [AtomicU64; 3],
-    /// Submissions with a proof of work: valid, invalid.
-    pub with_pow: [AtomicU64; 2],
-    /// Batches written, by latency: up to 1 ms × 1.5^k, and beyond.
-    pub batch_latency: [AtomicU64; 21],
-    /// Sum of those latencies in microseconds.
-    pub batch_latency_sum: AtomicU64,
-    /// Requests by status class (2xx, 4xx, 5xx).
-    pub requests: [AtomicU64; 3],
-}
-
 /// What anybody may know without asking the registry.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -121,39 +112,44 @@ pub struct Snapshot {
     pub members: u64,
     /// What proofs of work are made for, the announced one first.
     pub pow: Vec<Params>,
-    /// The round that is running.
+    /// The round that is to be run now, and its members.
     pub running: Option<(RoundId, u64)>,
     /// Whether registration is paused.
     pub paused: bool,
+    /// The first round that is not to be run until the operator says so.
+    pub held_from: Option<RoundId>,
+    /// The rounds' times.
+    pub schedule: Schedule,
 }
 
 /// Settings of the service.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where rounds do their work: one folder per round.
-    pub work_folder: PathBuf,
     /// The most registrations written at once.
     pub max_batch: usize,
     /// The longest a registration waits for others to be written with.
     pub flush_interval: Duration,
-    /// Take registrations only and run nothing.
+    /// Take registrations only and publish the members without a proof.
     pub disable_worker: bool,
-    /// The processor for the hashing thread.
-    pub cpu: Option<usize>,
-    /// Threads for making proofs.
-    pub threads: usize,
-    /// The lowest level of the tree that is kept.
-    pub lowest_level: u32,
+    /// Requests per second of one client; any number if zero.
+    pub client_rate: u32,
+    /// Largest answer of the gRPC side in bytes.
+    pub max_grpc_answer: usize,
     /// Where the operator's backups go.
     pub backup_folder: Option<PathBuf>,
     /// Where certifiers can be asked for certificates, as announced.
     pub certifier_url: Option<String>,
 }
 
+type Planned = Result<Option<PhaseChange>, PlanError>;
+
 enum Command {
     Register(Registration, oneshot::Sender<Result<Accepted, Refused>>),
-    Ran(RoundId, Result<Outcome, WorkError>),
-    Pause(bool),
+    Next(Vec<RoundId>, oneshot::Sender<Next>),
+    Deliver(RoundId, Box<PoetProof>, oneshot::Sender<Result<(), Failure>>),
+    Pause(bool, oneshot::Sender<()>),
+    Hold(bool, oneshot::Sender<Result<(), StoreError>>),
+    ChangePhase(Duration, oneshot::Sender<Planned>),
 }
 
 /// A proof as it is sent.
@@ -177,13 +173,13 @@ pub struct Service {
     loading: tokio::sync::Mutex<()>,
     /// Public key of the server.
     pub pubkey: [u8; 32],
-    /// The rounds' times.
-    pub schedule: crate::schedule::Schedule,
     /// Settings.
     pub settings: Settings,
     /// For the metrics page.
     pub counters: Counters,
-    /// Of the running round.
+    /// Requests of each client.
+    pub limiter: Limiter,
+    /// Of the running round, as far as its worker has told.
     pub progress: Arc<Progress>,
 }
 
@@ -201,28 +197,20 @@ impl Service {
     ) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
         let (commands, queue) = sync_channel(QUEUE);
         let service = Arc::new(Self {
-            commands: commands.clone(),
-            snapshot: RwLock::new(snapshot(&registry, None)),
+            commands,
+            snapshot: RwLock::new(snapshot(&registry)),
             keys: RwLock::new(keys),
             store: registry.store().clone(),
             proofs: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             pubkey,
-            schedule: *registry.schedule(),
+            limiter: Limiter::new(settings.client_rate),
             settings,
             counters: Counters::default(),
             progress: Arc::default(),
         });
-        let mut keeper = Keeper {
-            service: service.clone(),
-            registry,
-            stop,
-            commands,
-            answers: Vec::new(),
-            batch_since: None,
-            running: None,
-            retry_at: None,
-        };
+        let mut keeper =
+            Keeper { service: service.clone(), registry, stop, answers: Vec::new(), batch_since: None, warned: None };
         let thread = thread::Builder::new().name("poet-registry".into()).spawn(move || keeper.run(&queue))?;
         Ok((service, thread))
     }
@@ -247,19 +235,78 @@ impl Service {
         &self.store
     }
 
+    fn command(&self, command: Command) -> Result<(), Failure> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => busy(),
+            TrySendError::Disconnected(_) => Self::stopping(),
+        })
+    }
+
+    /// The answer of a server that is going down.
+    pub fn stopping() -> Failure {
+        Failure::new(tonic::Code::Unavailable, "the server is stopping")
+    }
+
     /// Stops or resumes registration.
-    pub fn pause(&self, paused: bool) -> Result<(), Failure> {
-        self.commands.try_send(Command::Pause(paused)).map_err(|_| busy())
+    pub async fn pause(&self, paused: bool) -> Result<(), Failure> {
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::Pause(paused, answer))?;
+        answered.await.map_err(|_| Self::stopping())
+    }
+
+    /// Lets the rounds that are closed run, and none after them; or all again.
+    pub async fn hold(&self, held: bool) -> Result<(), Failure> {
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::Hold(held, answer))?;
+        answered.await.map_err(|_| Self::stopping())?.map_err(|e| Failure::new(tonic::Code::Internal, e.to_string()))
+    }
+
+    /// Plans another phase shift for the rounds after the open one.
+    pub async fn change_phase(&self, phase_shift: Duration) -> Result<Option<PhaseChange>, Failure> {
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::ChangePhase(phase_shift, answer))?;
+        answered.await.map_err(|_| Self::stopping())?.map_err(|error| {
+            let code = match error {
+                PlanError::Store(_) => tonic::Code::Internal,
+                PlanError::UnderWay(_) => tonic::Code::FailedPrecondition,
+            };
+            Failure::new(code, error.to_string())
+        })
+    }
+
+    /// Asks which round is to be run, and which of the rounds `held` by a worker are done.
+    pub fn ask_next(&self, held: &[RoundId]) -> Result<oneshot::Receiver<Next>, Failure> {
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::Next(held.to_vec(), answer))?;
+        Ok(answered)
+    }
+
+    /// Hands over the proof of a round; it is stored when that is answered.
+    pub fn hand_over(&self, round: RoundId, proof: PoetProof) -> Result<oneshot::Receiver<Result<(), Failure>>, Failure> {
+        let (answer, answered) = oneshot::channel();
+        self.command(Command::Deliver(round, Box::new(proof), answer))?;
+        Ok(answered)
+    }
+
+    /// Notes how far a worker on another machine is.
+    pub fn told(&self, told: &poet_link_v1::Progress) {
+        let progress = &self.progress;
+        progress.leaves.store(told.leaves, Ordering::Relaxed);
+        progress.rate.store(told.leaves_per_second, Ordering::Relaxed);
+        progress.rate_on_cpu.store(told.leaves_per_cpu_second, Ordering::Relaxed);
+        progress.on_cpu.store(told.on_cpu_permille, Ordering::Relaxed);
+        progress.share_of_bound.store(told.share_of_bound_permille, Ordering::Relaxed);
     }
 
     /// Who this server is.
     pub fn info(&self) -> wire::InfoResponse {
         let own = self.keys().own;
         let url = self.settings.certifier_url.clone();
+        let Snapshot { open, schedule, .. } = self.snapshot();
         wire::InfoResponse {
             service_pubkey: self.pubkey.to_vec(),
-            phase_shift: Some(wire_duration(self.schedule.phase_shift())),
-            cycle_gap: Some(wire_duration(self.schedule.cycle_gap())),
+            phase_shift: Some(wire_duration(schedule.phase_shift_of(open))),
+            cycle_gap: Some(wire_duration(schedule.cycle_gap())),
             certifier: own.zip(url).map(|(key, url)| wire::info_response::Cerifier { url, pubkey: key.to_vec() }),
         }
     }
@@ -275,11 +322,8 @@ impl Service {
     pub async fn submit(&self, request: wire::SubmitRequest) -> Result<wire::SubmitResponse, Failure> {
         let registration = self.check(&request)?;
         let (answer, answered) = oneshot::channel();
-        self.commands.try_send(Command::Register(registration, answer)).map_err(|error| match error {
-            TrySendError::Full(_) => busy(),
-            TrySendError::Disconnected(_) => Failure::new(tonic::Code::Unavailable, "the server is stopping"),
-        })?;
-        let accepted = answered.await.map_err(|_| Failure::new(tonic::Code::Unavailable, "the server is stopping"))??;
+        self.command(Command::Register(registration, answer))?;
+        let accepted = answered.await.map_err(|_| Self::stopping())??;
         let left = accepted.end.since(now());
         Ok(wire::SubmitResponse { round_id: accepted.round.to_string(), round_end: Some(wire_duration(left)) })
     }
@@ -378,11 +422,10 @@ impl Service {
         Ok(Some(proof))
     }
 
-    /// Members by round, for the operator.
+    /// Members by round, and whether there is a proof, for the operator.
     pub fn rounds(&self) -> Result<Vec<(RoundId, u64, bool)>, StoreError> {
-        let closed = self.store.closed()?;
-        let finished = |round| self.store.is_finished(round);
-        closed.into_iter().map(|(round, closed)| Ok((round, closed.members, finished(round)?))).collect()
+        let (closed, finished) = (self.store.closed()?, self.store.finished()?);
+        Ok(closed.into_iter().map(|(round, closed)| (round, closed.members, finished.contains(&round))).collect())
     }
 }
 
@@ -398,29 +441,32 @@ pub fn wire_duration(duration: Duration) -> prost_types::Duration {
     }
 }
 
-fn snapshot(registry: &Registry<Arc<RocksStore>>, running: Option<(RoundId, u64)>) -> Snapshot {
+fn snapshot(registry: &Registry<Arc<RocksStore>>) -> Snapshot {
     Snapshot {
         open: registry.open_round(),
         members: registry.open_members(),
         pow: registry.pow_params(),
-        running,
+        running: registry.next_run().map(|run| (run.round, run.members)),
         paused: registry.is_paused(),
+        held_from: registry.held_from(),
+        schedule: *registry.schedule(),
     }
 }
 
 type Answer = (Accepted, oneshot::Sender<Result<Accepted, Refused>>);
+
+/// How often the log says that a round waits for the operator.
+const REMIND_EVERY: Duration = Duration::from_secs(60);
 
 /// The thread that owns the registry.
 struct Keeper {
     service: Arc<Service>,
     registry: Registry<Arc<RocksStore>>,
     stop: Arc<AtomicBool>,
-    commands: SyncSender<Command>,
     /// Who waits for the current batch to be written.
     answers: Vec<Answer>,
     batch_since: Option<Instant>,
-    running: Option<(Run, u64, JoinHandle<()>)>,
-    retry_at: Option<Instant>,
+    warned: Option<Instant>,
 }
 
 impl Keeper {
@@ -434,15 +480,8 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.tick();
+            self.tick(now());
             if self.stop.load(Ordering::Relaxed) {
-                self.flush();
-                // the hashing thread sees the same flag; what it has done is on disk when it ends
-                while self.running.as_ref().is_some_and(|(_, _, thread)| !thread.is_finished()) {
-                    if let Ok(command) = queue.recv_timeout(TICK) {
-                        self.handle(command);
-                    }
-                }
                 for command in queue.try_iter() {
                     self.handle(command);
                 }
@@ -455,8 +494,10 @@ impl Keeper {
     fn handle(&mut self, command: Command) {
         match command {
             Command::Register(registration, answer) => {
-                self.tick();
-                match self.registry.on_register(now(), &registration) {
+                // one moment for both: were the round to be closed in between, its batch would be written unseen
+                let now = now();
+                self.tick(now);
+                match self.registry.on_register(now, &registration) {
                     Ok(accepted) => {
                         self.batch_since.get_or_insert_with(Instant::now);
                         self.answers.push((accepted, answer));
@@ -467,26 +508,76 @@ impl Keeper {
                     self.flush();
                 }
             }
-            Command::Pause(paused) => self.registry.set_paused(paused),
-            Command::Ran(round, outcome) => self.ran(round, outcome),
+            // who asked and went away asks again
+            Command::Next(mut held, answer) => {
+                held.retain(|round| self.registry.store().is_finished(*round).unwrap_or(false));
+                let run = self.registry.next_run().filter(|_| !self.service.settings.disable_worker);
+                drop(answer.send(Next { run, done: held }));
+                return;
+            }
+            // those who get these answers look at the state next
+            Command::Deliver(round, proof, answer) => {
+                let outcome = self.deliver(round, *proof);
+                self.publish();
+                drop(answer.send(outcome));
+                return;
+            }
+            Command::Pause(paused, answer) => {
+                self.registry.set_paused(paused);
+                tracing::info!(paused, "registration by the operator's order");
+                self.publish();
+                let _ = answer.send(());
+                return;
+            }
+            Command::Hold(held, answer) => {
+                let outcome = self.registry.hold(held);
+                tracing::info!(from = ?self.registry.held_from(), "rounds held by the operator's order");
+                self.publish();
+                drop(answer.send(outcome));
+                return;
+            }
+            Command::ChangePhase(phase_shift, answer) => {
+                let outcome = self.registry.change_phase(phase_shift);
+                tracing::info!(?outcome, "planned the phase shift by the operator's order");
+                self.publish();
+                drop(answer.send(outcome));
+                return;
+            }
         }
         self.publish();
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, now: Time) {
         let due = self.batch_since.is_some_and(|since| since.elapsed() >= self.service.settings.flush_interval);
-        if due || now() >= self.registry.next_close() {
+        let closing = now >= self.registry.next_close();
+        if due || closing {
             self.flush();
         }
         let open = self.registry.open_round();
-        if let Err(error) = self.registry.on_tick(now()) {
+        if closing {
+            tracing::info!(round = %open, members = self.registry.open_members(), "closing a round");
+        }
+        if let Err(error) = self.registry.on_tick(now) {
             tracing::error!(round = %open, %error, "failed to close a round, trying again");
         }
         if self.registry.open_round() != open {
-            tracing::info!(closed = %open, open = %self.registry.open_round(), "closed a round");
+            tracing::info!(closed = %open, open = %self.registry.open_round(), "closed");
             self.publish();
         }
-        self.start_round();
+        while let Some(run) = self.registry.next_run().filter(|_| self.service.settings.disable_worker) {
+            // the record then says who registered, and the proof is made elsewhere
+            if let Err(error) = self.registry.on_proof(run.round, PoetProof::default()) {
+                tracing::error!(round = %run.round, %error, "failed to store the members of a round, trying again");
+                break;
+            }
+            self.publish();
+        }
+        if let Some(round) = self.registry.held().next()
+            && self.warned.is_none_or(|warned| warned.elapsed() >= REMIND_EVERY)
+        {
+            tracing::warn!(%round, "a round with members is held by the operator: it loses leaves");
+            self.warned = Some(Instant::now());
+        }
     }
 
     /// Writes the batch and answers everybody in it.
@@ -500,10 +591,7 @@ impl Keeper {
         if self.answers.is_empty() {
             return;
         }
-        let micros = started.elapsed().as_micros() as u64;
-        let bucket = (0..20).find(|k| micros as f64 <= 1000.0 * 1.5f64.powi(*k)).unwrap_or(20) as usize;
-        self.service.counters.batch_latency[bucket].fetch_add(1, Ordering::Relaxed);
-        self.service.counters.batch_latency_sum.fetch_add(micros, Ordering::Relaxed);
+        self.service.counters.batch_write.observe(started.elapsed());
         for (accepted, answer) in self.answers.drain(..) {
             // a client that went away does not matter: its registration counts
             let _ = answer.send(if written.is_ok() { Ok(accepted) } else { Err(Refused::Storage) });
@@ -511,90 +599,25 @@ impl Keeper {
     }
 
     fn publish(&self) {
-        let running = self.running.as_ref().map(|(run, members, _)| (run.round, *members));
-        *self.service.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot(&self.registry, running);
+        *self.service.snapshot.write().unwrap_or_else(PoisonError::into_inner) = snapshot(&self.registry);
     }
 
-    fn start_round(&mut self) {
-        let resting = self.retry_at.is_some_and(|at| Instant::now() < at);
-        if self.running.is_some() || resting || self.stop.load(Ordering::Relaxed) {
-            return;
-        }
-        self.retry_at = None;
-        let run = match self.registry.next_run() {
-            Ok(Some(run)) => run,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::error!(%error, "failed to find the next round");
-                self.retry_at = Some(Instant::now() + RETRY);
-                return;
-            }
+    /// Stores a proof, unless it is none.
+    fn deliver(&mut self, round: RoundId, proof: PoetProof) -> Result<(), Failure> {
+        let failed = |error: StoreError| {
+            tracing::error!(%round, %error, "failed to store a proof");
+            Failure::new(tonic::Code::Internal, "failed to store the proof")
         };
-        if self.service.settings.disable_worker {
-            // the record then says who registered, and the proof is made elsewhere
-            self.store(run.round, PoetProof::default());
-            return;
-        }
-        let settings = &self.service.settings;
-        let job = Job {
-            statement: run.statement.to_vec(),
-            end: run.end,
-            folder: settings.work_folder.join(run.round.to_string()),
-            lowest_level: settings.lowest_level,
-            threads: settings.threads,
-            cpu: settings.cpu,
+        let Some(statement) = self.registry.statement(round) else {
+            // handed over before
+            let known = self.registry.store().is_finished(round).map_err(failed)?;
+            return if known { Ok(()) } else { Err(Failure::new(tonic::Code::InvalidArgument, "there is no such round")) };
         };
-        let (stop, progress, commands) = (self.stop.clone(), self.service.progress.clone(), self.commands.clone());
-        let thread = thread::Builder::new().name("poet-hasher".into()).spawn(move || {
-            let outcome = job.run(now, &stop, &progress);
-            // the registry goes away only after it has joined this thread
-            let _ = commands.send(Command::Ran(run.round, outcome));
-        });
-        match thread {
-            Ok(thread) => {
-                let members = self.registry.store().count(run.round).unwrap_or(0);
-                tracing::info!(round = %run.round, members, ends_in_s = run.end.since(now()).as_secs(), "running a round");
-                self.running = Some((run, members, thread));
-                self.publish();
-            }
-            Err(error) => {
-                tracing::error!(round = %run.round, %error, "no thread to run a round with");
-                self.retry_at = Some(Instant::now() + RETRY);
-            }
-        }
-    }
-
-    fn ran(&mut self, round: RoundId, outcome: Result<Outcome, WorkError>) {
-        self.running = None;
-        match outcome {
-            Ok(Outcome::Finished(proof)) => self.store(round, *proof),
-            Ok(Outcome::Stopped) => tracing::info!(%round, "stopped; the round continues at the next start"),
-            Err(error) => {
-                tracing::error!(%round, %error, "the round failed, trying again");
-                self.retry_at = Some(Instant::now() + RETRY);
-            }
-        }
-        self.start_round();
-    }
-
-    /// Stores a proof; the work behind it is thrown away only after that.
-    fn store(&mut self, round: RoundId, proof: PoetProof) {
+        proof::verify(&Statement::new(&statement), &proof)
+            .map_err(|error| Failure::new(tonic::Code::InvalidArgument, error.to_string()))?;
         let leaves = proof.leaf_count;
-        match self.registry.on_proof(round, proof) {
-            Ok(()) => {
-                tracing::info!(%round, %leaves, "the round has its proof");
-                let folder = self.service.settings.work_folder.join(round.to_string());
-                if let Err(error) = std::fs::remove_dir_all(&folder)
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    tracing::warn!(%round, %error, "failed to remove the round's work");
-                }
-            }
-            Err(error) => {
-                tracing::error!(%round, %error, "failed to store a proof, making it again");
-                self.retry_at = Some(Instant::now() + RETRY);
-            }
-        }
-        self.publish();
+        self.registry.on_proof(round, proof).map_err(failed)?;
+        tracing::info!(%round, %leaves, "stored the proof of a round");
+        Ok(())
     }
 }

@@ -3,7 +3,12 @@
 //! [`Store`] names the operations; [`RocksStore`] keeps them on disk, [`MemoryStore`] in memory for tests. Every write is
 //! durable when it returns.
 
-use std::{collections::BTreeMap, path::Path, sync::Mutex};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Mutex,
+    time::Duration,
+};
 
 use kernels::posw::Node;
 use proto::{
@@ -12,7 +17,7 @@ use proto::{
     scale::{self, DecodeError, EncodeError, Reader, Writer},
 };
 
-use crate::schedule::RoundId;
+use crate::schedule::{PhaseChange, RoundId};
 
 /// Why the store fails.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,9 @@ pub enum StoreError {
     /// The database says no.
     #[error("database: {0}")]
     Database(#[from] rocksdb::Error),
+    /// A folder cannot be made.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     /// A record is not what was written.
     #[error("a record of the database is damaged: {0}")]
     Damaged(#[from] DecodeError),
@@ -70,10 +78,18 @@ pub trait Store: Send + Sync {
     fn record(&self, round: RoundId) -> Result<Option<Record>, StoreError>;
     /// Whether a round is finished.
     fn is_finished(&self, round: RoundId) -> Result<bool, StoreError>;
+    /// The finished rounds.
+    fn finished(&self) -> Result<BTreeSet<RoundId>, StoreError>;
     /// What proofs of work are made for.
     fn pow_challenges(&self) -> Result<Option<PowChallenges>, StoreError>;
     /// Sets what proofs of work are made for.
     fn set_pow_challenges(&self, pow: &PowChallenges) -> Result<(), StoreError>;
+    /// What the operator has planned.
+    fn plans(&self) -> Result<Option<Plans>, StoreError>;
+    /// Sets what the operator has planned.
+    fn set_plans(&self, plans: &Plans) -> Result<(), StoreError>;
+    /// The members of a round with their challenges: at most `limit`, those after `after`, by ascending node id.
+    fn page_of_members(&self, round: RoundId, after: Option<&NodeId>, limit: usize) -> Result<Vec<(NodeId, Node)>, StoreError>;
 }
 
 impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
@@ -117,12 +133,77 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
         (**self).is_finished(round)
     }
 
+    fn finished(&self) -> Result<BTreeSet<RoundId>, StoreError> {
+        (**self).finished()
+    }
+
     fn pow_challenges(&self) -> Result<Option<PowChallenges>, StoreError> {
         (**self).pow_challenges()
     }
 
     fn set_pow_challenges(&self, pow: &PowChallenges) -> Result<(), StoreError> {
         (**self).set_pow_challenges(pow)
+    }
+
+    fn plans(&self) -> Result<Option<Plans>, StoreError> {
+        (**self).plans()
+    }
+
+    fn set_plans(&self, plans: &Plans) -> Result<(), StoreError> {
+        (**self).set_plans(plans)
+    }
+
+    fn page_of_members(&self, round: RoundId, after: Option<&NodeId>, limit: usize) -> Result<Vec<(NodeId, Node)>, StoreError> {
+        (**self).page_of_members(round, after, limit)
+    }
+}
+
+/// What the operator has planned, and the phase shift that the rounds so far had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plans {
+    /// Phase shift of the rounds before a change.
+    pub phase_shift: Duration,
+    /// The change.
+    pub change: Option<PhaseChange>,
+    /// The first round that is not to be run until the operator says so.
+    pub held_from: Option<RoundId>,
+}
+
+impl Plans {
+    fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+        fn duration(to: &mut Writer, duration: Duration) {
+            to.compact64(duration.as_secs());
+            to.compact32(duration.subsec_nanos());
+        }
+        let mut to = Writer::default();
+        duration(&mut to, self.phase_shift);
+        to.option_with(self.change.as_ref(), |to, change| {
+            to.compact32(change.last.0);
+            to.compact32(change.first.0);
+            duration(to, change.phase_shift);
+            Ok(())
+        })?;
+        to.option_with(self.held_from.as_ref(), |to, round| {
+            to.compact32(round.0);
+            Ok(())
+        })?;
+        Ok(to.into_bytes())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        fn duration(from: &mut Reader<'_>) -> Result<Duration, DecodeError> {
+            let (seconds, nanos) = (from.compact64()?, from.compact32()?);
+            if nanos < 1_000_000_000 { Ok(Duration::new(seconds, nanos)) } else { Err(DecodeError::Invalid { what: "duration" }) }
+        }
+        let mut from = Reader::new(bytes);
+        let phase_shift = duration(&mut from)?;
+        let change = from.option_with(|from| {
+            let (last, first) = (RoundId(from.compact32()?), RoundId(from.compact32()?));
+            Ok(PhaseChange { last, first, phase_shift: duration(from)? })
+        })?;
+        let held_from = from.option_with(|from| from.compact32().map(RoundId))?;
+        from.finish()?;
+        Ok(Self { phase_shift, change, held_from })
     }
 }
 
@@ -172,7 +253,7 @@ fn decode_closed(bytes: &[u8]) -> Result<Closed, DecodeError> {
 /// On disk, in RocksDB.
 ///
 /// Keys of the column family `members` are `be32(round) || node id`; of `closed` and `proofs` `be32(round)`; of `pow` the word
-/// `challenges`. A record of `proofs` holds proof and key; its members are those of `members`.
+/// `challenges`, of `plans` the word `plans`. A record of `proofs` holds proof and key; its members are those of `members`.
 pub struct RocksStore {
     db: rocksdb::DB,
 }
@@ -182,6 +263,7 @@ const CLOSED: &str = "closed";
 const PROOFS: &str = "proofs";
 const POW: &str = "pow";
 const CHALLENGES: &[u8] = b"challenges";
+const PLANS: &str = "plans";
 
 impl RocksStore {
     /// Opens or makes the database in `folder`.
@@ -191,7 +273,7 @@ impl RocksStore {
         options.create_missing_column_families(true);
         options.set_max_open_files(256);
         options.set_keep_log_file_num(3);
-        Ok(Self { db: rocksdb::DB::open_cf(&options, folder, [MEMBERS, CLOSED, PROOFS, POW])? })
+        Ok(Self { db: rocksdb::DB::open_cf(&options, folder, [MEMBERS, CLOSED, PROOFS, POW, PLANS])? })
     }
 
     /// Writes a consistent copy of the database to `folder`, which must not exist; the copy shares its files where it can.
@@ -220,6 +302,11 @@ impl RocksStore {
         }
         Ok(())
     }
+}
+
+fn round_of(key: &[u8]) -> Result<RoundId, StoreError> {
+    let key = key.try_into().map_err(|_| damaged("round"))?;
+    Ok(RoundId(u32::from_be_bytes(key)))
 }
 
 fn damaged(what: &'static str) -> StoreError {
@@ -282,8 +369,7 @@ impl Store for RocksStore {
         let mut rounds = BTreeMap::new();
         for entry in self.db.iterator_cf(self.family(CLOSED)?, rocksdb::IteratorMode::Start) {
             let (key, value) = entry?;
-            let key = <[u8; 4]>::try_from(&*key).map_err(|_| damaged("round"))?;
-            rounds.insert(RoundId(u32::from_be_bytes(key)), decode_closed(&value)?);
+            rounds.insert(round_of(&key)?, decode_closed(&value)?);
         }
         Ok(rounds)
     }
@@ -311,6 +397,11 @@ impl Store for RocksStore {
         Ok(self.db.get_pinned_cf(self.family(PROOFS)?, round.0.to_be_bytes())?.is_some())
     }
 
+    fn finished(&self) -> Result<BTreeSet<RoundId>, StoreError> {
+        let entries = self.db.iterator_cf(self.family(PROOFS)?, rocksdb::IteratorMode::Start);
+        entries.map(|entry| round_of(&entry?.0)).collect()
+    }
+
     fn pow_challenges(&self) -> Result<Option<PowChallenges>, StoreError> {
         let value = self.db.get_cf(self.family(POW)?, CHALLENGES)?;
         Ok(value.map(|value| PowChallenges::decode(&value)).transpose()?)
@@ -318,6 +409,30 @@ impl Store for RocksStore {
 
     fn set_pow_challenges(&self, pow: &PowChallenges) -> Result<(), StoreError> {
         Ok(self.db.put_cf_opt(self.family(POW)?, CHALLENGES, pow.encode()?, &Self::synced())?)
+    }
+
+    fn plans(&self) -> Result<Option<Plans>, StoreError> {
+        let value = self.db.get_cf(self.family(PLANS)?, PLANS)?;
+        Ok(value.map(|value| Plans::decode(&value)).transpose()?)
+    }
+
+    fn set_plans(&self, plans: &Plans) -> Result<(), StoreError> {
+        Ok(self.db.put_cf_opt(self.family(PLANS)?, PLANS, plans.encode()?, &Self::synced())?)
+    }
+
+    fn page_of_members(&self, round: RoundId, after: Option<&NodeId>, limit: usize) -> Result<Vec<(NodeId, Node)>, StoreError> {
+        let prefix = round.0.to_be_bytes();
+        // nothing sorts between a key and the same key with one more byte
+        let from = after.map_or_else(|| prefix.to_vec(), |member| [&prefix[..], &member.0, &[0]].concat());
+        let from = rocksdb::IteratorMode::From(&from, rocksdb::Direction::Forward);
+        let mut page = Vec::new();
+        for entry in self.db.iterator_cf(self.family(MEMBERS)?, from).take(limit) {
+            let (key, value) = entry?;
+            let Some(id) = key.strip_prefix(&prefix) else { break };
+            let member = id.try_into().map_err(|_| damaged("member"))?;
+            page.push((NodeId(member), Node::try_from(value.into_vec()).map_err(|_| damaged("challenge"))?));
+        }
+        Ok(page)
     }
 }
 
@@ -333,6 +448,7 @@ struct Memory {
     closed: BTreeMap<RoundId, Closed>,
     records: BTreeMap<RoundId, Record>,
     pow: Option<PowChallenges>,
+    plans: Option<Plans>,
 }
 
 impl MemoryStore {
@@ -387,6 +503,10 @@ impl Store for MemoryStore {
         Ok(self.inner().records.contains_key(&round))
     }
 
+    fn finished(&self) -> Result<BTreeSet<RoundId>, StoreError> {
+        Ok(self.inner().records.keys().copied().collect())
+    }
+
     fn pow_challenges(&self) -> Result<Option<PowChallenges>, StoreError> {
         Ok(self.inner().pow.clone())
     }
@@ -394,6 +514,23 @@ impl Store for MemoryStore {
     fn set_pow_challenges(&self, pow: &PowChallenges) -> Result<(), StoreError> {
         self.inner().pow = Some(pow.clone());
         Ok(())
+    }
+
+    fn plans(&self) -> Result<Option<Plans>, StoreError> {
+        Ok(self.inner().plans)
+    }
+
+    fn set_plans(&self, plans: &Plans) -> Result<(), StoreError> {
+        self.inner().plans = Some(*plans);
+        Ok(())
+    }
+
+    fn page_of_members(&self, round: RoundId, after: Option<&NodeId>, limit: usize) -> Result<Vec<(NodeId, Node)>, StoreError> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, |member| Bound::Excluded(*member));
+        let inner = self.inner();
+        let members = inner.members.get(&round).into_iter().flat_map(|members| members.range((from, Bound::Unbounded)));
+        Ok(members.take(limit).map(|(member, challenge)| (*member, *challenge)).collect())
     }
 }
 
@@ -417,6 +554,17 @@ mod tests {
         assert_eq!(store.registration(first, &id(10)).unwrap(), None);
         let closed = Closed { statement: Some([5; 32]), members: 3 };
         store.close(first, &closed).unwrap();
+        assert_eq!(store.page_of_members(first, None, 2).unwrap(), [(id(2), [2; 32]), (id(9), [1; 32])]);
+        assert_eq!(store.page_of_members(first, Some(&id(9)), 2).unwrap(), [(id(200), [4; 32])]);
+        assert_eq!(store.page_of_members(first, Some(&id(200)), 2).unwrap(), []);
+        assert_eq!(store.plans().unwrap(), None);
+        let shift = Duration::new(7, 500_000_000);
+        let change = Some(PhaseChange { last: first, first: second, phase_shift: shift });
+        for (change, held_from) in [(None, None), (None, Some(second)), (change, None), (change, Some(first))] {
+            let plans = Plans { phase_shift: Duration::from_secs(1 << 20), change, held_from };
+            store.set_plans(&plans).unwrap();
+            assert_eq!(store.plans().unwrap(), Some(plans));
+        }
         store.close(RoundId(3), &Closed { statement: None, members: 0 }).unwrap();
         assert_eq!(store.closed().unwrap()[&first], closed);
         assert_eq!(store.closed().unwrap().len(), 2);
@@ -430,6 +578,7 @@ mod tests {
         assert!(!store.is_finished(first).unwrap());
         store.finish(first, &record, &pow).unwrap();
         assert_eq!(store.record(first).unwrap(), Some(record));
+        assert_eq!(store.finished().unwrap(), BTreeSet::from([first]));
         assert!(store.is_finished(first).unwrap() && store.record(second).unwrap().is_none());
         assert_eq!(store.pow_challenges().unwrap(), Some(pow));
     }

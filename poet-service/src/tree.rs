@@ -138,7 +138,7 @@ impl Grower {
     pub fn grow(&mut self, emit: impl FnMut(u32, &Node)) {
         let left = parked(self.leaves, &self.parked).map(|(_, node)| &node[..]);
         let label = self.statement.label(self.leaves, left);
-        self.add(label, emit);
+        self.add(0, label, emit);
     }
 
     /// Makes the next leaf of two trees at once, in hardly more time than for one.
@@ -148,13 +148,15 @@ impl Grower {
             .statement
             .label_pair([first, second].map(|tree| (tree.leaves, parked(tree.leaves, &tree.parked).map(|(_, node)| &node[..]))));
         for (number, (tree, label)) in pair.iter_mut().zip(labels).enumerate() {
-            tree.add(label, |level, node| emit(number, level, node));
+            tree.add(0, label, |level, node| emit(number, level, node));
         }
     }
 
-    fn add(&mut self, label: Node, mut emit: impl FnMut(u32, &Node)) {
-        let mut node = label;
-        let mut level = 0;
+    /// Adds the next complete node of a level whose leaves are known to be right: of a tree that was grown elsewhere. The tree
+    /// must consist of whole nodes of that level.
+    pub fn add(&mut self, at: u32, node: Node, mut emit: impl FnMut(u32, &Node)) {
+        let mut node = node;
+        let mut level = at;
         emit(level, &node);
         while self.leaves >> level & 1 == 1 {
             node = self.statement.join(&self.parked[level as usize], &node);
@@ -162,7 +164,7 @@ impl Grower {
             emit(level, &node);
         }
         self.parked[level as usize] = node;
-        self.leaves += 1;
+        self.leaves += 1 << at;
     }
 
     /// The root of the tree as it is; none without leaves.

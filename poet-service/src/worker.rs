@@ -17,8 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kernels::posw::{Node, Statement};
+use kernels::posw::{Backend, Node, Statement};
 use proto::poet::{Leaves, PROVEN_LEAVES, PoetProof};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::{
     log::{LogError, Mended, NodeLog},
@@ -83,6 +84,8 @@ pub struct Job {
     pub threads: usize,
     /// The processor that the hashing thread stays on.
     pub cpu: Option<usize>,
+    /// Where the number of the hashing thread is told, for those who set its priority.
+    pub tid_file: Option<PathBuf>,
 }
 
 /// How far a round is; written by the hashing thread, read by anyone.
@@ -96,6 +99,8 @@ pub struct Progress {
     pub rate_on_cpu: AtomicU64,
     /// How much of the last second the hashing thread had a processor, in thousandths.
     pub on_cpu: AtomicU64,
+    /// Compressions of the last second in thousandths of what the chain alone would have done meanwhile.
+    pub share_of_bound: AtomicU64,
 }
 
 /// How a round came to a stop.
@@ -142,13 +147,17 @@ impl Job {
                 return Ok(Outcome::Stopped);
             }
             write_durably(&finished, format!("{leaves}\n").as_bytes()).map_err(at(&finished))?;
+            tracing::info!(leaves = leaves.0, "the round has ended");
             leaves
         };
         progress.leaves.store(leaves.0, Ordering::Relaxed);
         let started = Instant::now();
         let nodes = Mended::new(&log, &statement, shape);
         let tree = Tree { statement: &statement, shape, leaves, nodes: &nodes };
-        let proof = tree.prove(PROVEN_LEAVES, self.threads)?;
+        let proof = match tree.prove(PROVEN_LEAVES, self.threads, stop) {
+            Err(ProveError::Stopped) => return Ok(Outcome::Stopped),
+            proof => proof?,
+        };
         proof::verify(&statement, &proof)?;
         tracing::info!(leaves = leaves.0, seconds = started.elapsed().as_secs_f64(), "made the proof of the round");
         Ok(Outcome::Finished(Box::new(proof)))
@@ -164,16 +173,19 @@ impl Job {
         stop: &AtomicBool,
         progress: &Progress,
     ) -> Result<(Leaves, bool), WorkError> {
-        if let Some(cpu) = self.cpu {
-            pin_to(cpu);
-        }
         let (sender, receiver) = sync_channel(64);
         thread::scope(|scope| {
             let writer = thread::Builder::new()
                 .name("poet-writer".into())
                 .spawn_scoped(scope, move || write(log, &receiver))
                 .map_err(WorkError::Thread)?;
+            // the writer, and later the makers of the proof, stay where they like
+            let everywhere = self.cpu.and_then(pin_to);
+            self.tell_thread();
             let ended = hash(&mut tree, shape, self.end, now, stop, progress, &sender);
+            if let Some(everywhere) = everywhere {
+                set_processors(&everywhere);
+            }
             drop(sender);
             // a writer that failed was logged then; what it did not write is computed again from what it did
             if writer.join().is_err() {
@@ -181,6 +193,16 @@ impl Job {
             }
             Ok((tree.leaves(), ended))
         })
+    }
+}
+
+impl Job {
+    fn tell_thread(&self) {
+        if let Some(path) = &self.tid_file
+            && let Err(error) = fs::write(path, format!("{}\n", rustix::thread::gettid().as_raw_nonzero()))
+        {
+            tracing::warn!(path = %path.display(), %error, "failed to tell the number of the hashing thread");
+        }
     }
 }
 
@@ -195,7 +217,7 @@ fn hash(
     writer: &SyncSender<Vec<Node>>,
 ) -> bool {
     let mut pending = Vec::with_capacity(1024);
-    let mut rate = Rate::new(tree.leaves());
+    let mut rate = Rate::new(tree);
     loop {
         let leaves = tree.leaves().0;
         if leaves.is_multiple_of(LEAVES_PER_LOOK) {
@@ -252,6 +274,7 @@ fn write(log: &mut NodeLog, nodes: &Receiver<Vec<Node>>) {
         let mut outcome = log.append(&unwritten);
         unwritten.drain(..((log.len() - before) as usize).min(unwritten.len()));
         if outcome.is_ok() && (done || synced.elapsed() >= SYNC_EVERY) {
+            tracing::debug!("syncing the tree's nodes");
             outcome = log.sync();
             synced = Instant::now();
         }
@@ -265,39 +288,45 @@ fn write(log: &mut NodeLog, nodes: &Receiver<Vec<Node>>) {
     }
 }
 
-/// Measures the rate once a second, and tells when the thread loses its processor.
+/// Measures the rate once a second.
 struct Rate {
+    backend: Backend,
     since: Instant,
     cpu_since: Duration,
     leaves: u64,
-    warned: Option<Instant>,
 }
 
+/// Compressions that tell how fast the chain alone would be at this moment: 70 microseconds.
+const SAMPLE: u32 = 2000;
+
 impl Rate {
-    fn new(leaves: Leaves) -> Self {
-        Self { since: Instant::now(), cpu_since: cpu_time(), leaves: leaves.0, warned: None }
+    fn new(tree: &Grower) -> Self {
+        Self { backend: tree.statement().backend(), since: Instant::now(), cpu_since: cpu_time(), leaves: tree.leaves().0 }
     }
 
     fn look(&mut self, leaves: u64, progress: &Progress) {
-        let wall = self.since.elapsed();
-        if wall < Duration::from_secs(1) {
+        let wall = self.since.elapsed().as_secs_f64();
+        if wall < 1.0 {
             return;
         }
-        let cpu = cpu_time().saturating_sub(self.cpu_since);
+        let cpu = cpu_time().saturating_sub(self.cpu_since).as_secs_f64();
         let made = leaves.saturating_sub(self.leaves) as f64;
-        let on_cpu = (1000.0 * cpu.as_secs_f64() / wall.as_secs_f64()) as u64;
-        progress.rate.store((made / wall.as_secs_f64()) as u64, Ordering::Relaxed);
-        progress.rate_on_cpu.store((made / cpu.as_secs_f64().max(1e-9)) as u64, Ordering::Relaxed);
-        progress.on_cpu.store(on_cpu, Ordering::Relaxed);
-        if on_cpu < 950 && self.warned.is_none_or(|last| last.elapsed() > Duration::from_secs(60)) {
-            tracing::warn!(
-                on_cpu_permille = on_cpu,
-                "the hashing thread loses its processor to others: the proof gets fewer leaves"
-            );
-            self.warned = Some(Instant::now());
-        }
-        *self = Self { since: Instant::now(), cpu_since: cpu_time(), leaves, warned: self.warned };
+        let sample = Instant::now();
+        std::hint::black_box(self.backend.iterate(&[1; 32], SAMPLE));
+        let bound = f64::from(SAMPLE) / sample.elapsed().as_secs_f64().max(1e-9);
+        progress.rate.store((made / wall) as u64, Ordering::Relaxed);
+        progress.rate_on_cpu.store((made / cpu.max(1e-9)) as u64, Ordering::Relaxed);
+        progress.on_cpu.store((1000.0 * cpu / wall) as u64, Ordering::Relaxed);
+        let share = made * compressions_per_leaf(leaves) / wall / bound;
+        progress.share_of_bound.store((1000.0 * share) as u64, Ordering::Relaxed);
+        *self = Self { since: Instant::now(), cpu_since: cpu_time(), leaves, ..*self };
     }
+}
+
+/// Mean compressions of a leaf in a tree of this many leaves (poet.md section 10).
+fn compressions_per_leaf(leaves: u64) -> f64 {
+    let height = f64::from(leaves.max(2).ilog2()) + 1.0;
+    399.0 + height / 4.0 + 1.25 + 2.0
 }
 
 /// Processor time of this thread.
@@ -306,13 +335,20 @@ pub fn cpu_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn pin_to(cpu: usize) {
-    let mut set = rustix::thread::CpuSet::new();
-    if cpu < rustix::thread::CpuSet::MAX_CPU {
+/// Keeps this thread on one processor; returns those it had before.
+fn pin_to(cpu: usize) -> Option<CpuSet> {
+    let before = sched_getaffinity(None).ok()?;
+    let mut set = CpuSet::new();
+    if cpu < CpuSet::MAX_CPU {
         set.set(cpu);
     }
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        tracing::warn!(cpu, %error, "failed to pin the hashing thread to its processor");
+    set_processors(&set);
+    Some(before)
+}
+
+fn set_processors(set: &CpuSet) {
+    if let Err(error) = sched_setaffinity(None, set) {
+        tracing::warn!(%error, "failed to set the processors of the hashing thread");
     }
 }
 
@@ -343,7 +379,15 @@ mod tests {
     use super::*;
 
     fn job(folder: &Path, lowest_level: u32) -> Job {
-        Job { statement: vec![5; 32], end: Time(1000), folder: folder.into(), lowest_level, threads: 2, cpu: None }
+        Job {
+            statement: vec![5; 32],
+            end: Time(1000),
+            folder: folder.into(),
+            lowest_level,
+            threads: 2,
+            cpu: None,
+            tid_file: None,
+        }
     }
 
     /// A clock that ends the round after so many looks.

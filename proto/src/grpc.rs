@@ -12,6 +12,12 @@ pub mod poet_v1 {
     tonic::include_proto!("rpc.api.v1");
 }
 
+/// Package `smesh.poet.v1`: between the two parts of a PoET server that runs on two machines.
+#[expect(missing_docs, clippy::pedantic, reason = "generated")]
+pub mod poet_link_v1 {
+    tonic::include_proto!("smesh.poet.v1");
+}
+
 /// The descriptions of all services, as reflection serves them.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

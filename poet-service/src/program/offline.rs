@@ -1,6 +1,6 @@
 //! `prove` and `verify`: proofs in files, without a server.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::atomic::AtomicBool};
 
 use clap::Args;
 use kernels::posw::Statement;
@@ -72,7 +72,9 @@ impl Prove {
         }
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let tree = Tree { statement: &statement, shape, leaves: Leaves(self.leaves), nodes: &kept };
-        let proof = tree.prove(PROVEN_LEAVES, threads).map_err(|e| Failure::failed("failed to make the proof", &e))?;
+        let proof = tree
+            .prove(PROVEN_LEAVES, threads, &AtomicBool::new(false))
+            .map_err(|e| Failure::failed("failed to make the proof", &e))?;
         let hex = |elements: &[Element]| elements.iter().map(|element| hex::encode(&**element)).collect();
         let file = File {
             root: hex::encode(&*proof.merkle.root),
