@@ -120,7 +120,7 @@ pub struct Large {
 /// Measures in `folder`; `scale` is 1 for figures to show, less for a quick look.
 pub fn run(folder: &Path, scale: f64) -> Result<ServerFigures, BenchError> {
     let large = large(&folder.join("large"), if scale < 1.0 { 20_000 } else { 1_000_000 })?;
-    let leaves = if scale < 1.0 { 1 << 13 } else { 1 << 19 };
+    let leaves = if scale < 1.0 { 1 << 16 } else { 1 << 19 };
     let (thread_cycles, bytes, proof) = round(&folder.join("round"), leaves)?;
     let (count, times) = if scale < 1.0 { (1000, 1) } else { (10_000, 5) };
     let burst = burst(&folder.join("burst"), count, times)?;
