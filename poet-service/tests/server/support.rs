@@ -9,7 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     thread,
     time::{Duration, Instant, SystemTime},
@@ -22,8 +22,13 @@ use poet_service::{membership, proof};
 use proto::poet::{Element, Leaves, MerkleProof, PoetProof};
 use serde_json::{Value, json};
 
+/// A port that nobody listens on, another one each time. It lies below those that the system gives to outgoing connections, of which
+/// some tests have hundreds.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() as u16).wrapping_mul(61);
+    let candidates = std::iter::repeat_with(|| 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    candidates.take(20_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A server process; killed when dropped.
@@ -95,7 +100,7 @@ impl Server {
         let server =
             Self { child, rest, grpc: ports[1], config_grpc: ports[2], metrics: ports[3], admin: ports[4], dir: dir.into() };
         let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(server.rest).is_err() || TcpStream::connect(("127.0.0.1", server.admin)).is_err() {
+        while ports.iter().any(|port| TcpStream::connect(("127.0.0.1", *port)).is_err()) {
             assert!(Instant::now() < deadline, "the server does not come up");
             thread::sleep(Duration::from_millis(20));
         }
