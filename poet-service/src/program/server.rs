@@ -171,6 +171,8 @@ async fn serve(
     stop: Arc<AtomicBool>,
     max_connections: usize,
 ) -> Result<(), Failure> {
+    // Whoever sees that the server is there may stop it at once, and then everything is to be saved.
+    let stopping = signalled().map_err(|e| Failure::failed("failed to listen for signals", &e))?;
     let (tell, told) = watch::channel(false);
     let mut tasks = JoinSet::new();
     if let Part::Registration(service) = part {
@@ -194,7 +196,7 @@ async fn serve(
     }
     tasks.spawn(beat(told.clone()));
     notify("READY=1");
-    signalled().await.map_err(|e| Failure::failed("failed to listen for signals", &e))?;
+    stopping.await;
     tracing::info!("stopping");
     // hashing and listeners stop at the same time
     stop.store(true, Ordering::Relaxed);
@@ -272,16 +274,16 @@ async fn grpc(listener: TcpListener, offer: Offer, stop: watch::Receiver<bool>) 
     }
 }
 
-fn signalled() -> impl Future<Output = std::io::Result<()>> {
+/// From now on signals do not end the program but what this gives.
+fn signalled() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    async {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        Ok(())
-    }
+    })
 }
 
 /// Tells systemd's watchdog, every few seconds, that the network side is alive.
