@@ -31,6 +31,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node until Ctrl-C or SIGTERM
+    Run(Box<commands::run::Run>),
+    /// Show how far a running node is
+    Status(commands::status::Status),
     /// Keys that smesh
     #[command(subcommand)]
     Identity(commands::identity::Command),
@@ -157,6 +161,8 @@ pub(crate) fn main() -> ExitCode {
         note(format_args!("warning: signals are not handled: {error}"));
     }
     let done = match cli.command {
+        Command::Run(run) => run.run(&stop),
+        Command::Status(status) => status.run(),
         Command::Identity(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Address(command) => command.run(),
