@@ -1,11 +1,29 @@
 //! How identities take part, epoch after epoch, and how a node judges the activations of others (activation.md).
 //!
+//! ```text
+//!            own activations                               everybody's activations
+//!  timeline ─► builder ─► rows (local database)     handler ─► validate ─► knowledge (state database)
+//!                 │                                                            │
+//!                 └─ stands on what ── positioning ── finds in ────────────────┤
+//!                                                                grades ◄──────┘
+//! ```
+//!
 //! - [`timeline`]: when what happens
 //! - [`builder`]: makes the activations of one identity, a state machine
+//! - [`rows`]: what it keeps on disk
 //! - [`validate`]: the rules for activations
+//! - [`knowledge`]: what was accepted, and what that proves about its publishers
+//! - [`handler`]: what becomes of what comes in
+//! - [`positioning`]: which activation one's own stands on
+//! - [`grades`]: what the activations of an epoch are worth there
 //!
-//! Nothing here has a clock, a socket or a disk.
+//! `timeline`, `builder` and `validate` have no clock, no socket and no disk.
 
 pub mod builder;
+pub mod grades;
+pub mod handler;
+pub mod knowledge;
+pub mod positioning;
+pub mod rows;
 pub mod timeline;
 pub mod validate;
