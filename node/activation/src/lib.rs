@@ -4,8 +4,12 @@
 //! - [`builder`]: makes the activations of one identity, a state machine
 //! - [`validate`]: the rules for activations
 //!
-//! Nothing here has a clock, a socket or a disk.
+//! These have no clock, no socket and no disk; around them:
+//! - [`post_service`]: the services that prove space connect here
+//! - [`verification`]: the workers that verify proofs of space
 
 pub mod builder;
+pub mod post_service;
 pub mod timeline;
 pub mod validate;
+pub mod verification;
