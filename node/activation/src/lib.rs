@@ -16,6 +16,8 @@
 //! - [`handler`]: what becomes of what comes in
 //! - [`positioning`]: which activation one's own stands on
 //! - [`grades`]: what the activations of an epoch are worth there
+//! - [`post_service`]: the services that prove space connect here
+//! - [`verification`]: the workers that verify proofs of space
 //!
 //! `timeline`, `builder` and `validate` have no clock, no socket and no disk.
 
@@ -24,6 +26,8 @@ pub mod grades;
 pub mod handler;
 pub mod knowledge;
 pub mod positioning;
+pub mod post_service;
 pub mod rows;
 pub mod timeline;
 pub mod validate;
+pub mod verification;
