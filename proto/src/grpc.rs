@@ -1,9 +1,31 @@
 //! Messages, clients and servers generated from the files under `proto/`, one module per package.
 
-/// Package `spacemesh.v1`: the stream between a node and its proving services (post.md section 15).
+// Generated code finds other packages by their place, so these two are nested as their packages are.
+pub mod google {
+    //! Packages of Google's that others build on.
+
+    /// Package `google.rpc`: the status inside of an answer.
+    #[expect(missing_docs, reason = "generated")]
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
+    }
+}
+
+mod spacemesh {
+    /// Package `spacemesh.v1`: the services of a node (api.md section 4), and the stream between it and its proving services
+    /// (post.md section 15).
+    #[expect(missing_docs, clippy::pedantic, reason = "generated")]
+    pub mod v1 {
+        tonic::include_proto!("spacemesh.v1");
+    }
+}
+
+pub use spacemesh::v1 as spacemesh_v1;
+
+/// Package `smesh.node.v1`: what `smesh-node status` asks.
 #[expect(missing_docs, clippy::pedantic, reason = "generated")]
-pub mod spacemesh_v1 {
-    tonic::include_proto!("spacemesh.v1");
+pub mod node_v1 {
+    tonic::include_proto!("smesh.node.v1");
 }
 
 /// Package `rpc.api.v1`: the services of a PoET server (poet.md section 5).
