@@ -34,8 +34,9 @@ use store::{StoreError, atxs::Saved};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::{
+    clock::Clock,
     knowledge::{KeepError, Knowledge, PoetError},
-    timeline::{Clock, Timeline},
+    timeline::{Moment, Timeline},
     validate::{Checked, Invalid, Known, PostClaim, PostError, Proofs, Refusal, Rules, Validator, View as _, dependencies},
 };
 
@@ -216,7 +217,7 @@ pub struct Config {
     pub timeline: Timeline,
     /// The clock of the machine.
     pub clock: Clock,
-    /// Checks that compute something, at once. More wait.
+    /// Checks that compute something, at once. More wait, those of own identities do not.
     pub parallel: usize,
 }
 
@@ -322,7 +323,7 @@ impl Handler {
 
     /// Verifies a PoET proof that this node got from the server itself, and stores it if it is valid.
     pub async fn keep_poet(&self, message: PoetProofMessage) -> Outcome {
-        let kept = self.0.compute(move |inner| inner.knowledge.keep_poet(&message)).await;
+        let kept = self.0.compute(false, move |inner| inner.knowledge.keep_poet(&message)).await;
         match kept {
             None => Outcome::Ignore(Reason::Stopped),
             Some(Ok(Saved::New)) => Outcome::Accept,
@@ -348,7 +349,7 @@ impl Handler {
             Ok(proof) => proof,
             Err(reason) => return Outcome::Reject(reason),
         };
-        self.0.compute(move |inner| inner.malfeasance(proof, &source)).await.unwrap_or(Outcome::Ignore(Reason::Stopped))
+        self.0.compute(false, move |inner| inner.malfeasance(proof, &source)).await.unwrap_or(Outcome::Ignore(Reason::Stopped))
     }
 }
 
@@ -404,9 +405,13 @@ impl Inner {
         early.then_some(Outcome::Ignore(Reason::NotSynced))
     }
 
-    /// Computes on a thread for it; none when the node stops.
-    async fn compute<T: Send + 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<T> {
-        let permit = self.computing.clone().acquire_owned().await.ok()?;
+    /// Computes on a thread for it; none when the node stops. What is urgent does not wait for its turn.
+    async fn compute<T: Send + 'static>(
+        self: &Arc<Self>,
+        urgent: bool,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let permit = if urgent { None } else { Some(self.computing.clone().acquire_owned().await.ok()?) };
         let inner = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -425,6 +430,7 @@ impl Inner {
             return Outcome::Reject(reason);
         }
         let hash = Hash32::of(&[&bytes]);
+        let arrived = self.clock.now();
         let landing = loop {
             let mut earlier = match self.take_off(id, hash) {
                 Ok(landing) => break landing,
@@ -439,7 +445,7 @@ impl Inner {
                 _ => {}
             }
         };
-        let outcome = self.judge(&atx, id, bytes, &source).await;
+        let outcome = self.judge(&atx, id, bytes, &source, arrived).await;
         landing.outcome.send_replace(Some(outcome.clone()));
         outcome
     }
@@ -455,15 +461,24 @@ impl Inner {
         Ok(Landing { inner: self, id, outcome: send })
     }
 
-    async fn judge(self: &Arc<Self>, atx: &Arc<Activation>, id: AtxId, bytes: Vec<u8>, source: &Source) -> Outcome {
+    async fn judge(
+        self: &Arc<Self>,
+        atx: &Arc<Activation>,
+        id: AtxId,
+        bytes: Vec<u8>,
+        source: &Source,
+        arrived: Moment,
+    ) -> Outcome {
         match self.knowledge.atxs().get(&id) {
             Err(e) => return Outcome::Ignore(e.into()),
             Ok(Some(_)) => return self.known(atx),
             Ok(None) => {}
         }
-        let current = self.timeline.epoch_at((self.clock)());
+        let current = self.timeline.epoch_at(arrived);
+        // thousands of others may be waiting when the node's own one is to go out
+        let urgent = self.knowledge.is_own(&atx.smesher_id());
         let alone = atx.clone();
-        match self.compute(move |inner| inner.validator.check_alone(&alone, current)).await {
+        match self.compute(urgent, move |inner| inner.validator.check_alone(&alone, current)).await {
             None => return Outcome::Ignore(Reason::Stopped),
             Some(Err(refusal)) => return refused(refusal),
             Some(Ok(())) => {}
@@ -472,7 +487,9 @@ impl Inner {
             return Outcome::Ignore(reason);
         }
         let atx = atx.clone();
-        self.compute(move |inner| inner.check_and_keep(&atx, &bytes)).await.unwrap_or(Outcome::Ignore(Reason::Stopped))
+        self.compute(urgent, move |inner| inner.check_and_keep(&atx, &bytes, arrived))
+            .await
+            .unwrap_or(Outcome::Ignore(Reason::Stopped))
     }
 
     /// The order of the first checks differs between versions (activation.md sections 7.1 and 7.3).
@@ -540,17 +557,16 @@ impl Inner {
         Wanted { inner: self, ids, depth }
     }
 
-    fn check_and_keep(&self, atx: &Activation, bytes: &[u8]) -> Outcome {
+    fn check_and_keep(&self, atx: &Activation, bytes: &[u8], arrived: Moment) -> Outcome {
         let known = match (self.validator.check_with_dependencies(atx), atx) {
             (Ok(known), _) => known,
             (Err(Refusal::Malfeasance { index }), Activation::V1(atx)) => return self.cheated(atx, index),
             (Err(refusal), _) => return refused(refusal),
         };
-        let received = (self.clock)();
         let smesher = known.row.smesher;
         let own = self.knowledge.is_own(&smesher);
         let news = Arc::new(known.clone());
-        let kept = match self.knowledge.keep(known, atx, bytes, received) {
+        let kept = match self.knowledge.keep(known, atx, bytes, arrived) {
             Ok(kept) => kept,
             Err(e @ (KeepError::OwnSecond { .. } | KeepError::OwnPrevious { .. })) => {
                 tracing::warn!("{e}: not stored");
@@ -585,7 +601,7 @@ impl Inner {
         let first = self.timeline.layers_per_epoch.first_layer(atx.inner.challenge.publish_epoch);
         let offence = Offence::InvalidPostIndex(Box::new(InvalidPostIndex { atx: atx.clone(), invalid_idx: index }));
         let proof = MalfeasanceProof { layer: first.unwrap_or(LayerId(u32::MAX)), offence };
-        match self.knowledge.keep_malfeasance(&identity, &proof, (self.clock)()) {
+        match self.knowledge.keep_malfeasance(&identity, &proof, self.clock.now()) {
             Err(e) => Outcome::Ignore(e.into()),
             Ok(Saved::Known) => Outcome::Reject(Refusal::Malfeasance { index }.into()),
             Ok(Saved::New) => {
@@ -635,7 +651,7 @@ impl Inner {
         if let Err(outcome) = checked {
             return outcome;
         }
-        match self.knowledge.keep_malfeasance(&identity, &proof, (self.clock)()) {
+        match self.knowledge.keep_malfeasance(&identity, &proof, self.clock.now()) {
             Err(e) => Outcome::Ignore(e.into()),
             // the first one stays, and this one is as good
             Ok(Saved::Known) => Outcome::Accept,

@@ -21,8 +21,9 @@ use proto::{
     layers::{EpochId, LayerId, LayersPerEpoch},
     malfeasance::{AtxPart, InvalidPrevAtx, MalfeasanceProof, MultipleAtxs, Offence},
     poet::PoetProofMessage,
+    post::Proof,
     scale::{self, EncodeError},
-    units::TickHeight,
+    units::{SpaceUnits, TickHeight},
 };
 use store::{
     StoreError,
@@ -99,6 +100,19 @@ pub struct Kept {
     pub offence: Option<MalfeasanceProof>,
     /// Its publisher broke a rule of version 2: this node counts it as malicious until it ends.
     pub marked: bool,
+}
+
+/// The proof of space of an activation, with all that certifiers want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastProof {
+    /// The proof.
+    pub proof: Proof,
+    /// What the labels are bound to.
+    pub commitment: AtxId,
+    /// What was proven for.
+    pub challenge: [u8; 32],
+    /// The space that counts.
+    pub units: SpaceUnits,
 }
 
 /// What a node knows. A database has one of these.
@@ -193,6 +207,32 @@ impl Knowledge {
             height: row.height(),
             vrf_nonce: (row.smesher == *identity).then_some(row.vrf_nonce),
         }))
+    }
+
+    /// The activation that an identity published in an epoch, as it is sent; none if it came with a checkpoint.
+    pub fn published_in(&self, identity: &NodeId, epoch: EpochId) -> Result<Option<(AtxId, Vec<u8>)>, StoreError> {
+        let Some(id) = self.atxs().published_in(identity, epoch)?.pop() else { return Ok(None) };
+        Ok(self.atxs().wire(&id)?.map(|(_, bytes)| (id, bytes)))
+    }
+
+    /// The proof of space in the last activation that an identity has a part in, which convinces certifiers
+    /// (activation.md section 4.2); none if there is no such activation, or it came with a checkpoint.
+    pub fn last_proof(&self, identity: &NodeId) -> Result<Option<LastProof>, StoreError> {
+        let Some(own) = self.last_of(identity)? else { return Ok(None) };
+        let (Some(row), Some(commitment)) = (self.atxs().get(&own.id)?, self.commitment(identity)?) else { return Ok(None) };
+        let part = match self.activation(&own.id)? {
+            None => None,
+            Some(Activation::V1(atx)) => atx.inner.nipost.and_then(|nipost| {
+                let challenge = (*nipost.post_metadata?.challenge).try_into().ok()?;
+                Some((nipost.post?, challenge))
+            }),
+            Some(Activation::V2(atx)) => atx.niposts.into_iter().next().and_then(|nipost| {
+                let post = nipost.posts.into_iter().next()?;
+                Some((post.post, nipost.challenge.0))
+            }),
+        };
+        let units = row.effective_units;
+        Ok(part.map(|(proof, challenge)| LastProof { proof, commitment, challenge, units }))
     }
 
     /// The highest activations of an epoch with their heights, those of malicious identities left out: calls `accept` for one

@@ -8,7 +8,7 @@
 //!                                                                grades ◄──────┘
 //! ```
 //!
-//! - [`timeline`]: when what happens
+//! - [`timeline`]: when what happens; [`clock`]: what time it is
 //! - [`builder`]: makes the activations of one identity, a state machine
 //! - [`rows`]: what it keeps on disk
 //! - [`validate`]: the rules for activations
@@ -22,6 +22,7 @@
 //! `timeline`, `builder` and `validate` have no clock, no socket and no disk.
 
 pub mod builder;
+pub mod clock;
 pub mod grades;
 pub mod handler;
 pub mod knowledge;

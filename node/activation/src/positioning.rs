@@ -27,8 +27,9 @@ use store::{
 use tokio::sync::Mutex;
 
 use crate::{
+    clock::Clock,
     knowledge::Knowledge,
-    timeline::{Clock, Moment},
+    timeline::Moment,
     validate::{Checked, PostClaim, PostError, Proofs, View as _},
 };
 
@@ -242,9 +243,12 @@ impl Positioning {
             found.insert(publish, here);
             Some(here)
         };
-        match until {
-            None => search.await,
-            Some(until) => tokio::time::timeout((self.clock)().until(until), search).await.ok().flatten(),
+        let Some(until) = until else { return search.await };
+        tokio::select! {
+            // what is there already is the answer, however late it is
+            biased;
+            found = search => found,
+            () = self.clock.sleep_until(until) => None,
         }
     }
 
@@ -277,7 +281,7 @@ impl Positioning {
     /// Searches the latest epoch up to `last` on a thread for it; whoever stops waiting ends the search.
     async fn search(&self, last: EpochId, identity: Option<NodeId>) -> Option<Found> {
         let chains = self.chains.clone();
-        let trust = Trust { before: (self.clock)().before(self.valid_delay), identity };
+        let trust = Trust { before: self.clock.now().before(self.valid_delay), identity };
         let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
         let stopped = stop.0.clone();
         let task = tokio::task::spawn_blocking(move || {

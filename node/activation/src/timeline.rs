@@ -2,7 +2,7 @@
 //!
 //! An activation with publish epoch P uses the PoET round that begins in epoch P - 1, and counts in epoch P + 1.
 
-use std::{fmt, ops::Add, sync::Arc, time::Duration};
+use std::{fmt, ops::Add, time::Duration};
 
 use proto::{
     layers::{EpochId, LayerId, LayersPerEpoch},
@@ -50,9 +50,6 @@ impl fmt::Display for Moment {
 fn nanos(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
-
-/// Shows the time. Machines have [`Moment::now`], tests whatever they need.
-pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
 
 /// The clock of a network and the rhythm of its PoET rounds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,23 +6,27 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use activation::{
+    clock::Clock,
     handler::{Config, Fetch, Fetching, Handler, MOST_DEPTH, News, Outcome, Peer, Reason, Source},
     knowledge::Knowledge,
     validate::{Invalid, Known, PostClaim, PostError, Proofs, Refusal, View as _},
 };
 use kernels::posw::Statement;
 use poet_service::{membership, prove as poet_prove, tree::Shape};
+use proptest::prelude::*;
 use proto::{
-    activation::{Activation, Version, Versions},
+    activation::{Activation, Version, Versions, v1::AtxMetadata},
     ids::{AtxId, EdSignature, GenesisId, Hash32, NodeId, PoetProofRef},
     keys::IdentityKey,
-    layers::EpochId,
-    malfeasance::{self, MalfeasanceGossip, MalfeasanceProof, Offence},
+    layers::{EpochId, LayerId},
+    malfeasance::{self, AtxPart, MalfeasanceGossip, MalfeasanceProof, MultipleAtxs, Offence},
     poet::{Leaves, PROVEN_LEAVES, PoetProofMessage},
     scale,
+    signing::Domain,
 };
 use serde_json::Value;
 use store::schema::Family;
@@ -81,13 +85,22 @@ impl Fetch for Neighbour {
     }
 }
 
+/// The identity that is never kept waiting.
+fn own() -> NodeId {
+    key(33).node_id()
+}
+
 /// Counts what is verified.
 #[derive(Default)]
-struct Counted(AtomicUsize);
+struct Counted(AtomicUsize, AtomicBool);
 
 impl Proofs for Counted {
     fn post(&self, claim: &PostClaim<'_>) -> Result<(), PostError> {
         self.0.fetch_add(1, Ordering::Relaxed);
+        // as long as a test wants it
+        while claim.id != own() && self.1.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         CheapProofs.post(claim)
     }
 
@@ -120,7 +133,7 @@ impl Scene {
             rules: activation::validate::Rules { network, ..rules() },
             versions: Versions::new(vec![(EpochId(8), Version::V2)]).unwrap(),
             timeline: timeline(),
-            clock: Arc::new(move || now),
+            clock: Clock::new(move || now),
             parallel: 2,
         };
         let verified = Arc::new(Counted::default());
@@ -322,8 +335,13 @@ async fn gossip_waits_for_synchronisation() {
     let chain = scene.chain(&key(1), 2);
     let (send, _proofs) = mpsc::channel(9);
     let now = timeline().start(NOW);
-    let config =
-        Config { rules: rules(), versions: Versions::default(), timeline: timeline(), clock: Arc::new(move || now), parallel: 1 };
+    let config = Config {
+        rules: rules(),
+        versions: Versions::default(),
+        timeline: timeline(),
+        clock: Clock::new(move || now),
+        parallel: 1,
+    };
     let fresh = Handler::new(config, scene.node.knowledge.clone(), Arc::new(CheapProofs), scene.neighbour.clone(), send);
     let early = Outcome::Ignore(Reason::NotSynced);
     assert_eq!(fresh.activation(&chain[0].1, gossip()).await, early);
@@ -500,6 +518,29 @@ async fn own_identities_are_not_incriminated() {
     assert_eq!(scene.learned().1, []);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn own_activations_do_not_wait_for_others() {
+    let scene = Scene::new();
+    scene.knowledge().add_own(own());
+    let busy = scene.verified.clone();
+    busy.1.store(true, Ordering::Relaxed);
+    let mut others = Vec::new();
+    for who in 1..9 {
+        let (handler, (_, bytes)) = (scene.handler.clone(), scene.chain(&key(who), 1).remove(0));
+        others.push(tokio::spawn(async move { handler.activation(&bytes, gossip()).await }));
+    }
+    while busy.0.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let (_, bytes) = scene.chain(&key(33), 1).remove(0);
+    assert_eq!(scene.handler.activation(&bytes, Source::Own).await, Outcome::Accept);
+    assert!(others.iter().all(|task| !task.is_finished()));
+    busy.1.store(false, Ordering::Relaxed);
+    for task in others {
+        assert_eq!(task.await.unwrap(), Outcome::Accept);
+    }
+}
+
 #[tokio::test]
 async fn version_2_comes_with_its_epochs() {
     let scene = Scene::new();
@@ -552,6 +593,51 @@ fn real_proof(statement: &[u8; 32]) -> proto::poet::PoetProof {
     let (statement, kept) = (Statement::new(statement), Vec::<kernels::posw::Node>::new());
     let tree = poet_prove::Tree { statement: &statement, shape: Shape::new(20), leaves: Leaves(300), nodes: &kept };
     tree.prove(PROVEN_LEAVES, 1, &AtomicBool::new(false)).unwrap()
+}
+
+/// The proof that an identity has two first activations.
+fn two_of_one_epoch(all: &Fixture, who: &IdentityKey) -> Vec<u8> {
+    let part = |account: u8| {
+        let mut inner = all.first(who);
+        inner.coinbase.0[0] = account;
+        let inner_msg = AtxMetadata { publish_epoch: EpochId(5), msg_hash: inner.id().unwrap() };
+        let signature = who.sign(&NETWORK, Domain::Atx, &scale::encode(&inner_msg).unwrap());
+        AtxPart { inner_msg, smesher_id: who.node_id(), signature }
+    };
+    let offence = Offence::MultipleAtxs(Box::new(MultipleAtxs { messages: (part(1), part(2)) }));
+    let proof = MalfeasanceProof { layer: LayerId(9), offence };
+    scale::encode(&MalfeasanceGossip { proof, eligibility: None }).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Nobody can change an activation, nor the bodies of proofs of malfeasance, and nothing makes the handler fail.
+    #[test]
+    fn no_other_bytes_are_accepted(place: prop::sample::Index, bit in 0u8..8, cut: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let scene = Scene::new();
+            let (_, bytes) = scene.chain(&key(1), 1).pop().unwrap();
+            let change = |bytes: &[u8]| {
+                let mut bytes = bytes.to_vec();
+                let place = place.index(bytes.len());
+                if cut { bytes.truncate(place) } else { bytes[place] ^= 1 << bit }
+                bytes
+            };
+            let outcome = scene.gossip(&change(&bytes)).await;
+            prop_assert!(matches!(outcome, Outcome::Reject(_)), "{:?}", outcome);
+            prop_assert_eq!(scene.gossip(&bytes).await, Outcome::Accept);
+            // of a proof everything counts but the layer in front and the tag at the end
+            let proof = two_of_one_epoch(&scene.all, &key(1));
+            let (front, body) = proof.split_at(1);
+            let (body, end) = body.split_at(body.len() - 1);
+            let outcome = scene.handler.malfeasance(&[front, &change(body), end].concat(), gossip()).await;
+            prop_assert!(matches!(outcome, Outcome::Reject(_)), "{:?}", outcome);
+            prop_assert_eq!(scene.handler.malfeasance(&proof, gossip()).await, Outcome::Accept);
+            Ok(())
+        })?;
+    }
 }
 
 /// The golden proofs of malfeasance are accepted about identities that are known, and only with good signatures.

@@ -9,12 +9,13 @@ use proto::{
     ids::AtxId,
     keys::IdentityKey,
     layers::EpochId,
+    units::SpaceUnits,
 };
 use store::{atxs::Saved, check::check, schema::Database};
 
 use crate::{
     fixture::{Fixture, certificate, key, sign_v1, sign_v2},
-    network::GOLDEN,
+    network::{GOLDEN, encode},
 };
 
 impl Fixture {
@@ -83,6 +84,30 @@ fn a_marriage_is_kept_with_its_activation() {
 }
 
 #[test]
+fn what_was_published_and_proven_is_found_again() {
+    let all = Fixture::new();
+    let (a, knowledge) = (key(1), &all.node.knowledge);
+    assert_eq!(knowledge.last_proof(&a.node_id()).unwrap(), None);
+    let first = all.accept_first(&a);
+    // it grows, but only what counts convinces a certifier
+    let grown = sign_v1(&a, all.v1(&a, Fixture::next_challenge(&first), 6, 100));
+    let known = all.accept(&grown);
+    let found = knowledge.published_in(&a.node_id(), EpochId(6)).unwrap();
+    assert_eq!(found, Some((known.id, encode(&grown))));
+    assert_eq!(knowledge.published_in(&a.node_id(), EpochId(7)).unwrap(), None);
+    let Activation::V1(atx) = grown else { unreachable!() };
+    let nipost = atx.inner.nipost.unwrap();
+    let last = knowledge.last_proof(&a.node_id()).unwrap().unwrap();
+    assert_eq!((last.commitment, last.units), (GOLDEN, SpaceUnits(4)));
+    assert_eq!((Some(last.proof), &last.challenge[..]), (nipost.post, &*nipost.post_metadata.unwrap().challenge));
+    let again = sign_v2(&a, all.v2(&[(&a, known.id)], 8, 5, None));
+    all.accept(&again);
+    let Activation::V2(atx) = again else { unreachable!() };
+    let last = knowledge.last_proof(&a.node_id()).unwrap().unwrap();
+    assert_eq!((last.challenge, last.proof), (atx.niposts[0].challenge.0, atx.niposts[0].posts[0].post.clone()));
+}
+
+#[test]
 fn two_parts_in_one_epoch() {
     let all = Fixture::new();
     let (a, b, of_a, of_b, _) = all.couple();
@@ -137,7 +162,7 @@ fn what_cannot_be_shown_is_not_stored() {
     let other = sign_v2(&a, all.v2(&[(&a, first.id)], 6, 4, None));
     let known = all.check(&second).expect("valid");
     all.accept(&other);
-    let bytes = crate::network::encode(&second);
+    let bytes = encode(&second);
     let error = all.node.knowledge.keep(known, &second, &bytes, activation::timeline::Moment(5)).unwrap_err();
     assert!(error.to_string().contains("contradicts"), "{error}");
     assert_eq!(all.node.knowledge.atxs().get(&second.id().unwrap()).unwrap(), None);

@@ -9,6 +9,7 @@ use std::{
 };
 
 use activation::{
+    clock::Clock,
     grades::{Grades, SetError},
     positioning::{ChainError, Chains, Positioning, Trust},
     timeline::Moment,
@@ -63,7 +64,7 @@ fn chains(all: &Fixture, proofs: &Arc<Slow>) -> Chains {
 }
 
 fn positioning(all: &Fixture, proofs: &Arc<Slow>, delay: Duration) -> Positioning {
-    Positioning::new(chains(all, proofs), delay, Arc::new(|| Moment(1_000_000)))
+    Positioning::new(chains(all, proofs), delay, Clock::new(|| Moment(1_000_000)))
 }
 
 fn validity(all: &Fixture, id: &AtxId) -> Validity {
@@ -194,9 +195,9 @@ async fn the_search_ends_in_time() {
     for _ in 0..3 {
         known = all.accept(&sign_v1(&who, all.next(&who, &known)));
     }
-    let find = positioning(&all, &proofs, NEVER);
+    let find = Positioning::new(chains(&all, &proofs), NEVER, Clock::system());
     let begun = std::time::Instant::now();
-    let until = Moment(1_000_000) + Duration::from_millis(150);
+    let until = Moment::now() + Duration::from_millis(150);
     assert_eq!(find.find(EpochId(9), key(2).node_id(), Some(until)).await, None);
     assert!(begun.elapsed() < Duration::from_millis(390), "{:?}", begun.elapsed());
     // whoever does not look any more does not verify either: of four proofs the first two were begun
