@@ -27,7 +27,7 @@ use proto::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use crate::validate::{PostClaim, PostError, Proofs};
+use crate::validate::{Checked, PostClaim, PostError, Proofs};
 
 /// Jobs verified together. A k2pow takes ten times as long as a label in light mode: more jobs would only wait for each other.
 const TOGETHER_LIGHT: usize = 4;
@@ -281,7 +281,11 @@ impl Verifiers {
     /// Verifies a proof: all of its labels, or those K3 that this node picks.
     pub async fn verify(&self, claim: &PostClaim<'_>, priority: Priority) -> Result<(), PostError> {
         let config = &self.0.pool.config;
-        let mode = if claim.all_labels { Mode::All } else { Mode::Subset { k3: config.params.k3, seed: config.seed.clone() } };
+        let mode = match claim.labels {
+            Checked::All => Mode::All,
+            Checked::Some => Mode::Subset { k3: config.params.k3, seed: config.seed.clone() },
+            Checked::One(index) => Mode::One(index),
+        };
         self.verify_in(claim, mode, priority).await
     }
 
