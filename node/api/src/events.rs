@@ -42,10 +42,13 @@ impl Events {
         Self { timeline, tick_size, state: Mutex::default(), live: broadcast::channel(KEPT).0 }
     }
 
-    /// What a builder tells, at that moment.
-    pub fn tell(&self, at: Moment, identity: &NodeId, notice: &Notice) {
+    /// What a builder tells, at that moment, and its next deadline: what it means and when it is.
+    pub fn tell(&self, at: Moment, identity: &NodeId, notice: &Notice, deadline: Option<(&str, Moment)>) {
         let mut state = self.lock();
-        let event = self.of_notice(&mut state.rounds, at, identity, notice);
+        let mut event = self.of_notice(&mut state.rounds, at, identity, notice);
+        if let Some((what, when)) = deadline {
+            event.help = format!("{} Next deadline: {what}, {when}.", event.help);
+        }
         self.put(&mut state, event);
     }
 
@@ -198,7 +201,7 @@ mod tests {
     }
 
     fn told(events: &Events, at: Moment, notice: &Notice) -> wire::Event {
-        events.tell(at, &NodeId([1; 32]), notice);
+        events.tell(at, &NodeId([1; 32]), notice, None);
         events.watch().0.pop().expect("an event")
     }
 

@@ -8,17 +8,13 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinSet,
-    time::{sleep, timeout},
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
+use tokio_stream::StreamExt as _;
+
+use crate::{
+    accept::{Connection, Incoming},
+    listen::{CONNECTIONS, DRAIN, stopped},
 };
-
-use crate::listen::{DRAIN, stopped};
-
-/// Connections at once; more wait.
-const CONNECTIONS: usize = 1024;
 
 /// How long a client may take for its headers (api.md section 1), and for its body.
 pub(crate) const READ_WITHIN: Duration = Duration::from_secs(15);
@@ -28,29 +24,23 @@ const HEADERS: usize = 64 * 1024;
 
 /// Serves `router` until `stop` turns true, and running requests a little longer.
 pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let mut incoming = Incoming::new(listener, CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone(), stop.clone()));
-                }
-                // no more file descriptors, or a client that is gone already
-                Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection");
-                    sleep(Duration::from_millis(50)).await;
-                }
-            },
+            Some(Ok(accepted)) = incoming.next() => {
+                connections.spawn(connection(accepted, router.clone(), stop.clone()));
+            }
         }
     }
+    drop(incoming);
     // what is left after that ends when the set is dropped
     let _ = timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
-    let _ = stream.set_nodelay(true);
+async fn connection(stream: Connection, router: Router, mut stop: watch::Receiver<bool>) {
     let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
     server.http1().timer(TokioTimer::new()).header_read_timeout(READ_WITHIN).max_buf_size(HEADERS);
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));

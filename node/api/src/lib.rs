@@ -15,6 +15,7 @@
 //!
 //! Nothing here keeps state of its own but the events of late.
 
+mod accept;
 pub mod events;
 mod gateway;
 mod http;

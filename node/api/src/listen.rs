@@ -26,18 +26,24 @@ use proto::grpc::{
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{
     service::Routes,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
 };
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use zeroize::Zeroizing;
 
-use crate::{gateway, http, metrics, node::Node, services::Services};
+use crate::{accept::Incoming, gateway, http, metrics, node::Node, services::Services};
 
 /// The largest message, either way (api.md section 1).
 pub const MAX_MESSAGE: usize = 10 * 1024 * 1024;
 
 /// How long running calls may go on after a stop.
 pub(crate) const DRAIN: Duration = Duration::from_millis(500);
+
+/// Connections at once on one listener.
+pub(crate) const CONNECTIONS: usize = 1024;
+
+/// How long a client may take to show its certificate.
+const HANDSHAKE: Duration = Duration::from_secs(15);
 
 /// Calls at once on one connection.
 const CALLS_PER_CONNECTION: usize = 256;
@@ -178,7 +184,7 @@ impl Tls {
         };
         let (authority, certificate, key) = (read(&self.authority)?, read(&self.certificate)?, read(&self.key)?);
         let identity = Identity::from_pem(&*certificate, &*key);
-        Ok(ServerTlsConfig::new().identity(identity).client_ca_root(Certificate::from_pem(&*authority)))
+        Ok(ServerTlsConfig::new().identity(identity).client_ca_root(Certificate::from_pem(&*authority)).timeout(HANDSHAKE))
     }
 }
 
@@ -365,7 +371,7 @@ impl Starting<'_> {
         };
         let routes = described(self.routes(what, services)?, services).await?;
         let (listener, bound) = self.bind(what, *address).await?;
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = Incoming::new(listener, CONNECTIONS);
         let (mut told, mut stop) = (self.stop.clone(), self.stop.clone());
         let serving = server.add_routes(routes).serve_with_incoming_shutdown(incoming, async move {
             stopped(&mut told).await;

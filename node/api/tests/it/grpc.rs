@@ -221,8 +221,13 @@ async fn events_of_late_come_first_and_then_new_ones() {
     let served = serve(&listeners()).await;
     let mut client = AdminServiceClient::new(channel(served.running.private).await);
     let (events, id) = (served.node.events(), NodeId([1; 32]));
-    let poet = "http://poet".to_owned();
-    events.tell(now(), &id, &Notice::Registered { poet: poet.clone(), round: "5".into() });
+    let (poet, until) = ("http://poet".to_owned(), Moment(now().0 + DAY));
+    events.tell(
+        now(),
+        &id,
+        &Notice::Registered { poet: poet.clone(), round: "5".into() },
+        Some(("registration with PoET ends", until)),
+    );
     let mut stream = client.events_stream(wire::EventStreamRequest {}).await.unwrap().into_inner();
     let mut failures = NodeServiceClient::new(channel(served.running.public).await)
         .error_stream(wire::ErrorStreamRequest {})
@@ -231,19 +236,20 @@ async fn events_of_late_come_first_and_then_new_ones() {
         .into_inner();
     let event = next(&mut stream).await.unwrap().unwrap();
     assert_eq!(event.timestamp.unwrap().seconds, now().0 / 1_000_000_000);
-    assert_eq!((event.failure, &*event.help), (false, "Registered with PoET server http://poet for its round 5."));
+    let expected = "Registered with PoET server http://poet for its round 5. Next deadline: registration with PoET ends, \
+                    2023-09-03T20:00:00Z.";
+    assert_eq!((event.failure, &*event.help), (false, expected));
     let expected = wire::EventRegisteredInPoet { url: poet.clone(), smesher: vec![1; 32], round_id: "5".into() };
     assert_eq!(event.details, Some(Details::RegisteredInPoet(expected)));
 
-    let until = Moment(now().0 + DAY);
-    events.tell(now(), &id, &Notice::WaitingForProof { publish: EpochId(4), until });
+    events.tell(now(), &id, &Notice::WaitingForProof { publish: EpochId(4), until }, None);
     let event = next(&mut stream).await.unwrap().unwrap();
     let Some(Details::WaitingForPoetRoundEnd(waiting)) = event.details else { panic!("{event:?}") };
     assert_eq!((waiting.publish, waiting.target, waiting.smesher), (4, 5, vec![1; 32]));
     assert_eq!(waiting.round_end.unwrap().seconds, until.0 / 1_000_000_000);
     assert!(event.help.contains(&until.to_string()), "{}", event.help);
 
-    events.tell(now(), &id, &Notice::Trouble { what: "the network is gone".into(), again: until });
+    events.tell(now(), &id, &Notice::Trouble { what: "the network is gone".into(), again: until }, None);
     let event = next(&mut stream).await.unwrap().unwrap();
     assert!(event.failure && event.details.is_none() && event.help.starts_with("The network is gone; "), "{}", event.help);
     // only failures are errors
