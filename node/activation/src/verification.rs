@@ -278,7 +278,7 @@ impl Verifiers {
         pool.changed.notify_all();
     }
 
-    /// Verifies a proof: all of its labels, or those K3 that this node picks.
+    /// Verifies a proof; where some labels are enough, with those K3 that this node picks.
     pub async fn verify(&self, claim: &PostClaim<'_>, priority: Priority) -> Result<(), PostError> {
         let config = &self.0.pool.config;
         let mode = match claim.labels {
@@ -286,17 +286,7 @@ impl Verifiers {
             Checked::Some => Mode::Subset { k3: config.params.k3, seed: config.seed.clone() },
             Checked::One(index) => Mode::One(index),
         };
-        self.verify_in(claim, mode, priority).await
-    }
-
-    /// Verifies a proof with the one label at this place in its list of indices, as proofs of malfeasance ask for (section 8.1,
-    /// type 4); beyond the end no label is looked at.
-    pub async fn verify_index(&self, claim: &PostClaim<'_>, index: u32, priority: Priority) -> Result<(), PostError> {
-        self.verify_in(claim, Mode::One(index), priority).await
-    }
-
-    async fn verify_in(&self, claim: &PostClaim<'_>, mode: Mode, priority: Priority) -> Result<(), PostError> {
-        if self.0.pool.config.disabled {
+        if config.disabled {
             return Ok(());
         }
         let (answer, answered) = oneshot::channel();

@@ -12,7 +12,7 @@ use activation::{
     rows::{Certificate, Rows},
     smesher::{Answer, Services, SignError},
     timeline::Moment,
-    validate::{PostClaim, PostError},
+    validate::{Checked, PostClaim, PostError},
     verification::{Priority, Verifiers},
 };
 use p2p::{Network, Topic};
@@ -142,7 +142,7 @@ impl Services for ForIdentities {
     fn verify<'a>(&'a self, id: &'a NodeId, post: &'a Proof, commitment: AtxId, num_units: SpaceUnits) -> Answer<'a, Verdict> {
         Box::pin(async move {
             let claim =
-                PostClaim { id: *id, commitment, challenge: [0; 32], units: num_units, proof: post, all_labels: true };
+                PostClaim { id: *id, commitment, challenge: [0; 32], units: num_units, proof: post, labels: Checked::All };
             match self.verifiers.verify(&claim, Priority::High).await {
                 Ok(()) => Verdict::Valid,
                 Err(PostError::Unavailable(error)) => {

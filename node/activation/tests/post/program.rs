@@ -7,7 +7,7 @@ use std::{
 };
 
 use activation::{
-    validate::PostClaim,
+    validate::{Checked, PostClaim},
     verification::{Config, Priority, Verifiers},
 };
 use clap::Parser as _;
@@ -117,9 +117,9 @@ async fn proofs_of_our_own_service_are_valid_also_when_it_is_killed() {
         challenge: [8; 32],
         units: answer.num_units,
         proof: &answer.post,
-        all_labels: true,
+        labels: Checked::All,
     };
     assert_eq!(verifiers.verify(&claim, Priority::High).await, Ok(()));
-    assert_eq!(verifiers.verify(&PostClaim { all_labels: false, ..claim }, Priority::High).await, Ok(()));
+    assert_eq!(verifiers.verify(&PostClaim { labels: Checked::Some, ..claim }, Priority::High).await, Ok(()));
     assert!(verifiers.verify(&PostClaim { challenge: [9; 32], ..claim }, Priority::High).await.is_err());
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use activation::{
-    validate::{PostClaim, PostError, Proofs},
+    validate::{Checked, PostClaim, PostError, Proofs},
     verification::{Config, Priority, Verifiers},
 };
 use kernels::label::{FullLabel, Scratch, reference::full_label};
@@ -37,9 +37,9 @@ struct Case {
 }
 
 impl Case {
-    fn claim(&self, all_labels: bool) -> PostClaim<'_> {
+    fn claim(&self, labels: Checked) -> PostClaim<'_> {
         let Self { id, commitment, challenge, units, proof, .. } = self;
-        PostClaim { id: *id, commitment: *commitment, challenge: *challenge, units: *units, proof, all_labels }
+        PostClaim { id: *id, commitment: *commitment, challenge: *challenge, units: *units, proof, labels }
     }
 
     fn check(&self, verdict: &Result<(), PostError>) {
@@ -140,9 +140,9 @@ async fn verdicts_are_those_of_the_reference() {
                 let verdict = match case.mode["mode"].as_str().unwrap() {
                     "One" => {
                         let index = number(&case.mode["index"]) as u32;
-                        verifiers.verify_index(&case.claim(false), index, Priority::Normal).await
+                        verifiers.verify(&case.claim(Checked::One(index)), Priority::Normal).await
                     }
-                    _ => verifiers.verify(&case.claim(true), Priority::Normal).await,
+                    _ => verifiers.verify(&case.claim(Checked::All), Priority::Normal).await,
                 };
                 case.check(&verdict);
             })
@@ -162,7 +162,7 @@ async fn verdicts_are_those_of_the_reference() {
     for ((k3, seed), cases) in nodes {
         let verifiers = Verifiers::start(one_worker(Params { k3, ..params.clone() }, &seed)).unwrap();
         for case in cases {
-            case.check(&verifiers.verify(&case.claim(false), Priority::Normal).await);
+            case.check(&verifiers.verify(&case.claim(Checked::Some), Priority::Normal).await);
         }
     }
 }
@@ -171,7 +171,7 @@ async fn verdicts_are_those_of_the_reference() {
 fn submit(verifiers: &Verifiers, case: &Case, priority: Priority, name: usize, done: &Arc<Mutex<Vec<usize>>>) -> JoinHandle<()> {
     let (verifiers, case, done) = (verifiers.clone(), case.clone(), Arc::clone(done));
     tokio::spawn(async move {
-        let verdict = verifiers.verify(&case.claim(true), priority).await;
+        let verdict = verifiers.verify(&case.claim(Checked::All), priority).await;
         case.check(&verdict);
         done.lock().unwrap().push(name);
     })
@@ -220,7 +220,7 @@ async fn what_nobody_waits_for_is_not_verified() {
     abandoned.abort();
     assert!(abandoned.await.unwrap_err().is_cancelled());
     first.await.unwrap();
-    verifiers.verify(&cases[0].claim(true), Priority::Normal).await.unwrap();
+    verifiers.verify(&cases[0].claim(Checked::All), Priority::Normal).await.unwrap();
     let figures = verifiers.figures();
     assert_eq!((figures.valid, figures.failed, figures.waiting), (2, 0, 0));
 }
@@ -232,7 +232,7 @@ async fn memory_is_there_only_while_it_is_used() {
     let verifiers = Verifiers::start(config).unwrap();
     assert!(!verifiers.figures().randomx);
     for _ in 0..2 {
-        verifiers.verify(&cases[0].claim(true), Priority::Normal).await.unwrap();
+        verifiers.verify(&cases[0].claim(Checked::All), Priority::Normal).await.unwrap();
         assert!(verifiers.figures().randomx);
         wait("the memory is given back", || !verifiers.figures().randomx).await;
     }
@@ -257,7 +257,7 @@ async fn labels_are_computed_without_randomx() {
     assert_eq!((figures.labels, figures.randomx), (20, false));
     // and proofs are taken for valid without looking
     let nonsense = Proof { nonce: u32::MAX, indices: Vec::new(), pow: 0 };
-    let claim = PostClaim { id, commitment: atx, challenge: [0; 32], units: SpaceUnits(0), proof: &nonsense, all_labels: true };
+    let claim = PostClaim { id, commitment: atx, challenge: [0; 32], units: SpaceUnits(0), proof: &nonsense, labels: Checked::All };
     assert_eq!(verifiers.verify(&claim, Priority::Normal).await, Ok(()));
     assert_eq!(verifiers.figures().valid, 0);
 }
@@ -270,8 +270,8 @@ fn callers_may_block() {
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                cases[0].check(&verifiers.post(&cases[0].claim(true)));
-                assert_eq!(verifiers.at(Priority::High).post(&bad.claim(true)), Err(PostError::Index(8)));
+                cases[0].check(&verifiers.post(&cases[0].claim(Checked::All)));
+                assert_eq!(verifiers.at(Priority::High).post(&bad.claim(Checked::All)), Err(PostError::Index(8)));
                 let label = Proofs::label(&verifiers, &bad.id, &bad.commitment, 9).unwrap();
                 assert_eq!(label, plain(&bad.id, &bad.commitment, 9, params.scrypt_n));
             });
@@ -292,7 +292,7 @@ async fn fewer_work_while_an_own_identity_proves() {
     proving.send_replace(2);
     wait("one", || verifiers.figures().workers == 1).await;
     proving.send_replace(1);
-    verifiers.verify(&cases[0].claim(true), Priority::Normal).await.unwrap();
+    verifiers.verify(&cases[0].claim(Checked::All), Priority::Normal).await.unwrap();
     assert_eq!(verifiers.figures().workers, 1);
     proving.send_replace(0);
     wait("all again", || verifiers.figures().workers == 4).await;
@@ -307,7 +307,7 @@ async fn stopping_tells_everybody_who_waits() {
     let jobs: Vec<_> = (0..30)
         .map(|_| {
             let (verifiers, case) = (verifiers.clone(), cases[0].clone());
-            tokio::spawn(async move { verifiers.verify(&case.claim(true), Priority::Normal).await })
+            tokio::spawn(async move { verifiers.verify(&case.claim(Checked::All), Priority::Normal).await })
         })
         .collect();
     wait("some wait", || verifiers.figures().waiting > 0).await;
@@ -327,7 +327,7 @@ async fn stopping_tells_everybody_who_waits() {
         assert!(matches!(verdict, Ok(()) | Err(PostError::Unavailable(_))));
     }
     assert!(unavailable > 0);
-    let late = verifiers.verify(&cases[0].claim(true), Priority::High).await;
+    let late = verifiers.verify(&cases[0].claim(Checked::All), Priority::High).await;
     assert!(matches!(late, Err(PostError::Unavailable(_))));
     let late = verifiers.label(&cases[0].id, &cases[0].commitment, 1, Priority::Normal).await;
     assert!(matches!(late, Err(PostError::Unavailable(_))));
