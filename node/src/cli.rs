@@ -35,6 +35,8 @@ enum Command {
     Run(Box<commands::run::Run>),
     /// Show how far a running node is
     Status(commands::status::Status),
+    /// Show an activation that a running node holds for valid
+    Activation(commands::status::Activation),
     /// Keys that smesh
     #[command(subcommand)]
     Identity(commands::identity::Command),
@@ -163,6 +165,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(run) => run.run(&stop),
         Command::Status(status) => status.run(),
+        Command::Activation(activation) => activation.run(),
         Command::Identity(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Address(command) => command.run(),

@@ -65,6 +65,9 @@ pub(crate) enum Error {
         /// Why, in words.
         reason: String,
     },
+    /// The node does not know it, in its words.
+    #[error("{0}")]
+    Unknown(String),
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Stopped,
@@ -97,6 +100,7 @@ impl Error {
             | Self::Identities(_)
             | Self::Io { .. }
             | Self::Start(_)
+            | Self::Unknown(_)
             | Self::NoNode { .. } => 1,
         }
     }

@@ -1,19 +1,23 @@
-//! `status`: a running node on one screen.
+//! `status` and `activation`: what a running node says, on one screen.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use proto::{
     genesis::UnixSeconds,
-    grpc::node_v1::{Identity, OverviewResponse, overview_service_client::OverviewServiceClient},
+    grpc::node_v1::{
+        ActivationRequest, ActivationResponse, Identity, OverviewResponse, overview_service_client::OverviewServiceClient,
+    },
+    ids::AtxId,
     span::Span,
 };
 use serde_json::json;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::{cli::print, error::Error};
 
 #[derive(Debug, Args)]
-pub(crate) struct Status {
+pub(crate) struct Node {
     /// Private listener of the node
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9093")]
     node: String,
@@ -22,23 +26,77 @@ pub(crate) struct Status {
     json: bool,
 }
 
-impl Status {
-    pub(crate) fn run(self) -> Result<(), Error> {
-        let no_node = |reason: String| Error::NoNode { address: self.node.clone(), reason };
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    node: Node,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Activation {
+    /// Its id, 64 hex digits
+    id: AtxId,
+    #[command(flatten)]
+    node: Node,
+}
+
+impl Node {
+    fn error(&self, reason: String) -> Error {
+        Error::NoNode { address: self.node.clone(), reason }
+    }
+
+    /// Asks the node.
+    fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(OverviewServiceClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::Start(format!("no threads: {error}")))?;
-        let overview = runtime.block_on(async {
-            let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", self.node))
+        runtime.block_on(async {
+            let endpoint = Endpoint::from_shared(format!("http://{}", self.node))
                 .map_err(|error| Error::Usage(format!("--node {}: {error}", self.node)))?;
             let endpoint = endpoint.timeout(std::time::Duration::from_secs(5));
-            let channel = endpoint.connect().await.map_err(|error| no_node(chain(&error)))?;
-            let answer = OverviewServiceClient::new(channel).overview(()).await;
-            answer.map(tonic::Response::into_inner).map_err(|status| no_node(status.message().to_owned()))
-        })?;
-        if self.json {
+            let channel = endpoint.connect().await.map_err(|error| self.error(chain(&error)))?;
+            let answer = question(OverviewServiceClient::new(channel)).await;
+            answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
+                tonic::Code::NotFound => Error::Unknown(status.message().to_owned()),
+                _ => self.error(status.message().to_owned()),
+            })
+        })
+    }
+}
+
+impl Status {
+    pub(crate) fn run(self) -> Result<(), Error> {
+        let overview = self.node.ask(async |mut client| client.overview(()).await)?;
+        if self.node.json {
             print(as_json(&overview));
         } else {
             show(&overview);
+        }
+        Ok(())
+    }
+}
+
+impl Activation {
+    pub(crate) fn run(self) -> Result<(), Error> {
+        let request = ActivationRequest { id: self.id.0.to_vec() };
+        let atx: ActivationResponse = self.node.ask(async move |mut client| client.activation(request).await)?;
+        let (id, smesher) = (hex::encode(&atx.id), hex::encode(&atx.smesher));
+        if self.node.json {
+            print(json!({
+                "id": id, "publish_epoch": atx.publish_epoch, "smesher": smesher, "coinbase": atx.coinbase, "units": atx.units,
+                "weight": atx.weight, "height": atx.height, "malicious": atx.malicious,
+            }));
+        } else {
+            let line = |name: &str, value: String| print(format_args!("{name:<14} {value}"));
+            line("activation", id);
+            line("of", format!("{smesher}{}", if atx.malicious { ", which broke a rule" } else { "" }));
+            line("epoch", atx.publish_epoch.to_string());
+            line("rewards to", atx.coinbase);
+            line("units", atx.units.to_string());
+            line("weight", atx.weight.to_string());
+            line("tick height", atx.height.to_string());
         }
         Ok(())
     }
@@ -73,6 +131,7 @@ fn state(identity: &Identity) -> String {
 fn show(node: &OverviewResponse) {
     let line = |name: &str, value: String| print(format_args!("{name:<12} {value}"));
     line("node", format!("smesh-node {}", node.version));
+    line("peer id", node.peer_id.clone());
     line("network", format!("{} {}, born {}", node.network, hex::encode(&node.genesis_id), moment(node.genesis.as_ref())));
     line("clock", format!("layer {} of epoch {}, next layer {}", node.layer, node.epoch, left(node.next_layer.as_ref())));
     line("next epoch", format!("{} ({})", moment(node.next_epoch.as_ref()), left(node.next_epoch.as_ref())));
@@ -112,7 +171,7 @@ fn as_json(node: &OverviewResponse) -> serde_json::Value {
     };
     let peer = |peer: &proto::grpc::node_v1::Peer| json!({ "id": peer.id, "address": peer.address, "outbound": peer.outbound });
     json!({
-        "version": node.version, "network": node.network, "genesis_id": hex::encode(&node.genesis_id),
+        "version": node.version, "peer_id": node.peer_id, "network": node.network, "genesis_id": hex::encode(&node.genesis_id),
         "genesis": moment(node.genesis.as_ref()), "layer": node.layer, "epoch": node.epoch, "synced": node.synced,
         "coinbase": node.coinbase, "peers": node.peers.iter().map(peer).collect::<Vec<_>>(),
         "identities": node.identities.iter().map(identity).collect::<Vec<_>>(),

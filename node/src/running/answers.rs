@@ -73,6 +73,10 @@ impl Node for Answers {
         Status { connected_peers: self.peers().len(), synced, latest, applied: Default::default() }
     }
 
+    fn peer_id(&self) -> String {
+        self.network.get().map(|network| network.id().to_string()).unwrap_or_default()
+    }
+
     fn peers(&self) -> Vec<Peer> {
         let now = SystemTime::now();
         let peers = self.network.get().map(|network| network.peers()).unwrap_or_default().into_iter();
@@ -148,6 +152,8 @@ impl Node for Answers {
             previous: previous.into_iter().filter(|id| !id.is_empty()).collect(),
             num_units: row.effective_units,
             sequence: row.sequence,
+            weight: row.weight,
+            height: row.height(),
         }))
     }
 
