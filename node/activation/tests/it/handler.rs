@@ -442,6 +442,7 @@ async fn two_activations_in_one_epoch() {
     assert_eq!(decoded.check(&NETWORK), Ok(id));
     let (_, stored) = scene.knowledge().malfeasance(&id).unwrap().unwrap();
     assert_eq!(scale::decode::<MalfeasanceProof>(&stored).unwrap(), decoded.proof);
+    assert_eq!(scene.knowledge().all_malicious().unwrap(), [id]);
     // another one makes no second proof, and goes the usual way
     let mut third = scene.all.next(&who, &first);
     third.coinbase.0[1] ^= 1;
