@@ -217,7 +217,7 @@ pub struct Config {
     pub timeline: Timeline,
     /// The clock of the machine.
     pub clock: Clock,
-    /// Checks that compute something, at once. More wait.
+    /// Checks that compute something, at once. More wait, those of own identities do not.
     pub parallel: usize,
 }
 
@@ -323,7 +323,7 @@ impl Handler {
 
     /// Verifies a PoET proof that this node got from the server itself, and stores it if it is valid.
     pub async fn keep_poet(&self, message: PoetProofMessage) -> Outcome {
-        let kept = self.0.compute(move |inner| inner.knowledge.keep_poet(&message)).await;
+        let kept = self.0.compute(false, move |inner| inner.knowledge.keep_poet(&message)).await;
         match kept {
             None => Outcome::Ignore(Reason::Stopped),
             Some(Ok(Saved::New)) => Outcome::Accept,
@@ -349,7 +349,7 @@ impl Handler {
             Ok(proof) => proof,
             Err(reason) => return Outcome::Reject(reason),
         };
-        self.0.compute(move |inner| inner.malfeasance(proof, &source)).await.unwrap_or(Outcome::Ignore(Reason::Stopped))
+        self.0.compute(false, move |inner| inner.malfeasance(proof, &source)).await.unwrap_or(Outcome::Ignore(Reason::Stopped))
     }
 }
 
@@ -405,9 +405,13 @@ impl Inner {
         early.then_some(Outcome::Ignore(Reason::NotSynced))
     }
 
-    /// Computes on a thread for it; none when the node stops.
-    async fn compute<T: Send + 'static>(self: &Arc<Self>, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<T> {
-        let permit = self.computing.clone().acquire_owned().await.ok()?;
+    /// Computes on a thread for it; none when the node stops. What is urgent does not wait for its turn.
+    async fn compute<T: Send + 'static>(
+        self: &Arc<Self>,
+        urgent: bool,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let permit = if urgent { None } else { Some(self.computing.clone().acquire_owned().await.ok()?) };
         let inner = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -471,8 +475,10 @@ impl Inner {
             Ok(None) => {}
         }
         let current = self.timeline.epoch_at(arrived);
+        // thousands of others may be waiting when the node's own one is to go out
+        let urgent = self.knowledge.is_own(&atx.smesher_id());
         let alone = atx.clone();
-        match self.compute(move |inner| inner.validator.check_alone(&alone, current)).await {
+        match self.compute(urgent, move |inner| inner.validator.check_alone(&alone, current)).await {
             None => return Outcome::Ignore(Reason::Stopped),
             Some(Err(refusal)) => return refused(refusal),
             Some(Ok(())) => {}
@@ -481,7 +487,9 @@ impl Inner {
             return Outcome::Ignore(reason);
         }
         let atx = atx.clone();
-        self.compute(move |inner| inner.check_and_keep(&atx, &bytes, arrived)).await.unwrap_or(Outcome::Ignore(Reason::Stopped))
+        self.compute(urgent, move |inner| inner.check_and_keep(&atx, &bytes, arrived))
+            .await
+            .unwrap_or(Outcome::Ignore(Reason::Stopped))
     }
 
     /// The order of the first checks differs between versions (activation.md sections 7.1 and 7.3).

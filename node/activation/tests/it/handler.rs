@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use activation::{
@@ -84,13 +85,22 @@ impl Fetch for Neighbour {
     }
 }
 
+/// The identity that is never kept waiting.
+fn own() -> NodeId {
+    key(33).node_id()
+}
+
 /// Counts what is verified.
 #[derive(Default)]
-struct Counted(AtomicUsize);
+struct Counted(AtomicUsize, AtomicBool);
 
 impl Proofs for Counted {
     fn post(&self, claim: &PostClaim<'_>) -> Result<(), PostError> {
         self.0.fetch_add(1, Ordering::Relaxed);
+        // as long as a test wants it
+        while claim.id != own() && self.1.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         CheapProofs.post(claim)
     }
 
@@ -432,6 +442,7 @@ async fn two_activations_in_one_epoch() {
     assert_eq!(decoded.check(&NETWORK), Ok(id));
     let (_, stored) = scene.knowledge().malfeasance(&id).unwrap().unwrap();
     assert_eq!(scale::decode::<MalfeasanceProof>(&stored).unwrap(), decoded.proof);
+    assert_eq!(scene.knowledge().all_malicious().unwrap(), [id]);
     // another one makes no second proof, and goes the usual way
     let mut third = scene.all.next(&who, &first);
     third.coinbase.0[1] ^= 1;
@@ -506,6 +517,29 @@ async fn own_identities_are_not_incriminated() {
     }
     assert!(scene.proofs.try_recv().is_err() && !scene.knowledge().is_malicious(&who.node_id()).unwrap());
     assert_eq!(scene.learned().1, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn own_activations_do_not_wait_for_others() {
+    let scene = Scene::new();
+    scene.knowledge().add_own(own());
+    let busy = scene.verified.clone();
+    busy.1.store(true, Ordering::Relaxed);
+    let mut others = Vec::new();
+    for who in 1..9 {
+        let (handler, (_, bytes)) = (scene.handler.clone(), scene.chain(&key(who), 1).remove(0));
+        others.push(tokio::spawn(async move { handler.activation(&bytes, gossip()).await }));
+    }
+    while busy.0.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let (_, bytes) = scene.chain(&key(33), 1).remove(0);
+    assert_eq!(scene.handler.activation(&bytes, Source::Own).await, Outcome::Accept);
+    assert!(others.iter().all(|task| !task.is_finished()));
+    busy.1.store(false, Ordering::Relaxed);
+    for task in others {
+        assert_eq!(task.await.unwrap(), Outcome::Accept);
+    }
 }
 
 #[tokio::test]

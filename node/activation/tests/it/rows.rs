@@ -15,8 +15,8 @@ use activation::{
 use proptest::prelude::*;
 use proto::{
     activation::{
-        v1::{InnerActivationTxV1, NipostChallengeV1},
-        v2::ActivationTxV2,
+        v1::{InnerActivationTxV1, NipostChallengeV1, NipostV1, PostMetadataV1},
+        v2::{ActivationTxV2, InitialPartsV2, MarriageCertificate, MembershipProofV2, NipostV2, SubPostV2},
     },
     ids::{Address, AtxId, EdSignature, Hash32, NodeId, PoetProofRef},
     layers::EpochId,
@@ -62,7 +62,11 @@ fn unsigned(n: u8) -> Unsigned {
             challenge: challenge(n).parts,
             coinbase: Address([n; 24]),
             num_units: SpaceUnits(n.into()),
-            nipost: None,
+            nipost: n.is_multiple_of(4).then(|| NipostV1 {
+                membership: membership(n),
+                post: Some(proof(n)),
+                post_metadata: Some(PostMetadataV1 { challenge: [n; 32].into(), labels_per_unit: Labels(n.into()) }),
+            }),
             node_id: Some(NodeId([n; 32])),
             vrf_nonce: Some(VrfNonce(n.into())),
         })
@@ -71,12 +75,22 @@ fn unsigned(n: u8) -> Unsigned {
             publish_epoch: EpochId(n.into()),
             positioning_atx: AtxId([n; 32]),
             coinbase: Address([n; 24]),
-            initial: None,
+            initial: n.is_multiple_of(3).then(|| InitialPartsV2 { commitment_atx: AtxId([n; 32]), post: proof(n) }),
             previous_atxs: vec![AtxId([n; 32])],
-            niposts: Vec::new(),
+            niposts: vec![NipostV2 {
+                membership: MembershipProofV2 { nodes: membership(n).nodes },
+                challenge: PoetProofRef([n; 32]),
+                posts: vec![SubPostV2 {
+                    marriage_index: 0,
+                    prev_atx_index: 0,
+                    membership_leaf_index: n.into(),
+                    post: proof(n),
+                    num_units: SpaceUnits(n.into()),
+                }],
+            }],
             vrf_nonce: VrfNonce(n.into()),
-            marriages: Vec::new(),
-            marriage_atx: None,
+            marriages: vec![MarriageCertificate { reference_atx: AtxId([n; 32]), signature: EdSignature([n; 64]) }],
+            marriage_atx: Some(AtxId([n; 32])),
             smesher_id: NodeId([n; 32]),
             signature: EdSignature::default(),
         })
