@@ -23,7 +23,7 @@ const LICENCES: [&str; 14] = [
 ];
 
 /// Which of our crates each of them may use: arrows point one way (docs/architecture.md).
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("proto-derive", &[]),
     ("proto", &["proto-derive", "proto"]),
     ("kernels", &["proto"]),
@@ -33,7 +33,8 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("poet-service", &["kernels", "proto", "rocksdb-unity"]),
     ("store", &["proto", "rocksdb-unity"]),
     ("activation", &["kernels", "poet-service", "post-prover", "proto", "store"]),
-    ("smesh-node", &["activation", "kernels", "poet-service", "post-prover", "proto", "store"]),
+    ("p2p", &["proto"]),
+    ("smesh-node", &["activation", "kernels", "p2p", "poet-service", "post-prover", "proto", "store"]),
     ("benches", &["kernels", "poet-service", "post-init", "post-prover", "proto"]),
 ];
 
@@ -115,4 +116,5 @@ fn heavy_libraries_stay_where_they_are_needed() {
     }
     // the names above are those of what they keep out
     assert!(tree("store").contains("librocksdb-sys ") && tree("store").contains("rocksdb-unity "));
+    assert!(tree("p2p").contains("libp2p "));
 }
