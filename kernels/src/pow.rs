@@ -12,7 +12,7 @@ mod ffi;
 use std::{
     num::NonZeroU32,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -268,9 +268,9 @@ impl Shared {
         let mut slot = loop {
             match self.slot.try_lock() {
                 Ok(slot) => break slot,
-                Err(std::sync::TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                Err(std::sync::TryLockError::WouldBlock) if stop.load(Ordering::Relaxed) => return Err(PowError::Stopped),
-                Err(std::sync::TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) if stop.load(Ordering::Relaxed) => return Err(PowError::Stopped),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
             }
         };
         slot.last_use = Some(Instant::now());
@@ -295,9 +295,13 @@ impl Shared {
         false
     }
 
-    /// Whether the memory is held now.
+    /// Whether the memory is held now or being filled; does not wait for that.
     pub fn is_built(&self) -> bool {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner).randomx.is_some()
+        match self.slot.try_lock() {
+            Ok(slot) => slot.randomx.is_some(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().randomx.is_some(),
+            Err(TryLockError::WouldBlock) => true,
+        }
     }
 }
 

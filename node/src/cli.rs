@@ -31,6 +31,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node until Ctrl-C or SIGTERM
+    Run(Box<commands::run::Run>),
+    /// Show how far a running node is
+    Status(commands::status::Status),
+    /// Show an activation that a running node holds for valid
+    Activation(commands::status::Activation),
     /// Keys that smesh
     #[command(subcommand)]
     Identity(commands::identity::Command),
@@ -157,6 +163,9 @@ pub(crate) fn main() -> ExitCode {
         note(format_args!("warning: signals are not handled: {error}"));
     }
     let done = match cli.command {
+        Command::Run(run) => run.run(&stop),
+        Command::Status(status) => status.run(),
+        Command::Activation(activation) => activation.run(),
         Command::Identity(command) => command.run(),
         Command::History(command) => command.run(),
         Command::Address(command) => command.run(),

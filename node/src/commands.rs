@@ -6,6 +6,8 @@ pub(crate) mod decode;
 pub(crate) mod history;
 pub(crate) mod identity;
 pub(crate) mod preset;
+pub(crate) mod run;
+pub(crate) mod status;
 
 use std::{
     fs::{File, OpenOptions},

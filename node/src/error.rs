@@ -51,6 +51,23 @@ pub(crate) enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// A node that could not start, in words.
+    #[error("{0}")]
+    Start(String),
+    /// A node that must not go on.
+    #[error("{0}")]
+    Fatal(Box<activation::smesher::Fatal>),
+    /// A node that does not answer.
+    #[error("no node answers at {address}: {reason}")]
+    NoNode {
+        /// Where.
+        address: String,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The node does not know it, in its words.
+    #[error("{0}")]
+    Unknown(String),
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Stopped,
@@ -61,6 +78,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_)
+            | Self::Fatal(_)
             | Self::Preset(_)
             | Self::Address(_)
             | Self::Wallet(_)
@@ -77,7 +95,13 @@ impl Error {
             Self::Faults(_) | Self::Object(_) | Self::History(HistoryError::Format(_)) => 3,
             Self::Store(error) | Self::History(HistoryError::Store(error)) if error.is_data() => 3,
             Self::Stopped => 4,
-            Self::Store(_) | Self::History(_) | Self::Identities(_) | Self::Io { .. } => 1,
+            Self::Store(_)
+            | Self::History(_)
+            | Self::Identities(_)
+            | Self::Io { .. }
+            | Self::Start(_)
+            | Self::Unknown(_)
+            | Self::NoNode { .. } => 1,
         }
     }
 
@@ -88,6 +112,7 @@ impl Error {
             Self::Faults(_) => {
                 Some("restore a backup, then `smesh-node db adopt`; `state` alone can also be deleted and fetched again")
             }
+            Self::NoNode { .. } => Some("`smesh-node run` starts one; --node names its private listener if that is elsewhere"),
             Self::Object(ObjectError::UnknownKind(_)) => Some("`smesh-node decode --list` names all kinds"),
             _ => None,
         }

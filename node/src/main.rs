@@ -1,11 +1,12 @@
 //! The program `smesh-node`: a node of the Spacemesh network. See `docs/smesh-node.md`.
 //!
-//! What it has so far is everything around a node that runs: identities, addresses, databases, presets, and a decoder for the
-//! network's objects. The parts of the node itself are crates beside this one (`node/store`, …).
+//! The parts of the node are crates beside this one (`node/store`, `node/activation`, `node/p2p`, `node/api`); `running` ties them
+//! together, `commands` is what an operator says.
 
 mod cli;
 mod commands;
 mod error;
+mod running;
 
 use std::process::ExitCode;
 

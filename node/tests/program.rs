@@ -157,7 +157,7 @@ fn databases_are_checked_backed_up_bound_and_adopted() {
     assert!(expect(0, &["db", "check", "--data-dir", &data]).0.ends_with("clean\n"));
     let (stats, _) = expect(0, &["db", "stats", "--data-dir", &data, "--json"]);
     let stats: Value = serde_json::from_str(&stats).unwrap();
-    assert_eq!((&stats["genesis_time"], &stats["format"]), (&"2020-01-01T00:00:00Z".into(), &1.into()));
+    assert_eq!((&stats["genesis_time"], &stats["format"]), (&"2020-01-01T00:00:00Z".into(), &2.into()));
     expect(0, &["db", "backup", "--data-dir", &data, "--to", &backup]);
     expect(1, &["db", "backup", "--data-dir", &data, "--to", &backup]);
     // another parameter, another genesis

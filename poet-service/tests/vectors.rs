@@ -382,9 +382,13 @@ fn proofs_of_work_are_those_of_the_vectors() {
         assert!(pow::is_valid(&params, &id, &challenge, nonce));
         // only small searches are repeated
         if nonce < 100_000 {
-            assert_eq!(pow::find(&params, &id, &challenge), Some(nonce));
+            for threads in [1, 3] {
+                assert_eq!(pow::find(&params, &id, &challenge, threads, &GO), Some(nonce));
+            }
         }
     }
+    let impossible = pow::Params { challenge: Vec::new(), difficulty: 257 };
+    assert_eq!(pow::find(&impossible, &NodeId([1; 32]), &[], 2, &AtomicBool::new(true)), None);
 }
 
 /// Nanoseconds since 1970 of `2023-07-14T08:00:00.5Z`.

@@ -4,7 +4,11 @@
 //! together through the multi-label kernel. What the deployed verifier accepts though an honest prover never writes it is told
 //! by [`leniencies`].
 
-use std::{collections::HashMap, num::NonZeroU32};
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use kernels::{
     label::{
@@ -156,12 +160,38 @@ pub enum VerifyError {
 /// A verdict: whether a proof is valid, and if not, why.
 pub type Verdict = Result<(), Invalid>;
 
+/// Computes labels on one thread. Holds the scratch memory of the label kernel, once it has been used.
+#[derive(Debug)]
+pub struct Labeler {
+    isa: Isa,
+    cpus: HashMap<ScryptN, Cpu>,
+}
+
+impl Default for Labeler {
+    fn default() -> Self {
+        Self { isa: Isa::best(), cpus: HashMap::new() }
+    }
+}
+
+impl Labeler {
+    /// The full labels of any pairs of commitment and index, computed together.
+    pub fn full_labels(&mut self, n: ScryptN, jobs: &[(Commitment, u64)]) -> Result<Vec<FullLabel>, DeviceError> {
+        use std::collections::hash_map::Entry;
+        let cpu = match self.cpus.entry(n) {
+            Entry::Occupied(cpu) => cpu.into_mut(),
+            Entry::Vacant(place) => place.insert(Cpu::new(self.isa, n)?),
+        };
+        let mut labels = vec![[0; 32]; jobs.len()];
+        cpu.full_labels(jobs, &mut labels)?;
+        Ok(labels)
+    }
+}
+
 /// Verifies proofs on one thread. Holds a RandomX machine and the scratch memory of the label kernel.
 #[derive(Debug)]
 pub struct Verifier {
     hasher: Hasher,
-    isa: Isa,
-    cpus: HashMap<ScryptN, Cpu>,
+    labeler: Labeler,
 }
 
 /// A proof that passed everything but the labels.
@@ -179,7 +209,17 @@ struct Pending {
 impl Verifier {
     /// A verifier that shares the memory of `randomx`.
     pub fn new(randomx: &RandomX) -> Result<Self, VerifyError> {
-        Ok(Self { hasher: randomx.hasher()?, isa: Isa::best(), cpus: HashMap::new() })
+        Self::with(randomx, Labeler::default())
+    }
+
+    /// As [`Verifier::new`], with scratch memory that is there already.
+    pub fn with(randomx: &RandomX, labeler: Labeler) -> Result<Self, VerifyError> {
+        Ok(Self { hasher: randomx.hasher()?, labeler })
+    }
+
+    /// For other labels than those of proofs.
+    pub fn labeler(&mut self) -> &mut Labeler {
+        &mut self.labeler
     }
 
     /// Verifies one proof.
@@ -190,9 +230,17 @@ impl Verifier {
 
     /// Verifies proofs, computing the labels of all of them together; verdicts come in the order of the requests.
     pub fn verify_all(&mut self, requests: &[Request<'_>]) -> Result<Vec<Verdict>, VerifyError> {
+        self.verify_all_unless(&AtomicBool::new(false), requests)
+    }
+
+    /// As [`Verifier::verify_all`]; once `stop` is set it ends with [`PowError::Stopped`] instead of the next k2pow.
+    pub fn verify_all_unless(&mut self, stop: &AtomicBool, requests: &[Request<'_>]) -> Result<Vec<Verdict>, VerifyError> {
         let mut verdicts = Vec::with_capacity(requests.len());
         let mut pending = Vec::new();
         for (i, request) in requests.iter().enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(PowError::Stopped.into());
+            }
             match self.before_labels(i, request) {
                 Ok(one) => {
                     pending.push(one);
@@ -206,8 +254,7 @@ impl Verifier {
         for same_n in pending.chunk_by(|a, b| a.scrypt_n == b.scrypt_n) {
             let jobs: Vec<(Commitment, u64)> =
                 same_n.iter().flat_map(|one| one.labels.iter().map(|(_, index)| (one.commitment, *index))).collect();
-            let mut labels: Vec<FullLabel> = vec![[0; 32]; jobs.len()];
-            self.cpu(same_n[0].scrypt_n)?.full_labels(&jobs, &mut labels)?;
+            let labels = self.labeler.full_labels(same_n[0].scrypt_n, &jobs)?;
             let mut rest = labels.as_slice();
             for one in same_n {
                 let (its, others) = rest.split_at(one.labels.len());
@@ -216,14 +263,6 @@ impl Verifier {
             }
         }
         Ok(verdicts)
-    }
-
-    fn cpu(&mut self, n: ScryptN) -> Result<&mut Cpu, DeviceError> {
-        use std::collections::hash_map::Entry;
-        Ok(match self.cpus.entry(n) {
-            Entry::Occupied(cpu) => cpu.into_mut(),
-            Entry::Vacant(place) => place.insert(Cpu::new(self.isa, n)?),
-        })
     }
 
     /// Steps 1 to 5 of post.md section 13, and the choice of labels.

@@ -19,9 +19,9 @@ use std::{fmt, path::Path, str::FromStr, sync::LazyLock};
 
 pub use binding::{Binding, Difference};
 pub use network::{
-    ActiveSetPreparation, Beacon, Bootstrap, Certificate, Certifier, CertifierClient, CommitteeUpgrade, GenesisParams, Hare,
-    HareEligibility, HexBytes, Main, MinimalWeight, Network, P2p, PoetParams, PoetServer, PostParams, ProvingOpts, Ratio, Scrypt,
-    SetupOpts, Smeshing, Syncer, Tortoise, WindowInterval,
+    ActiveSetPreparation, Base64Key, Beacon, Bootstrap, Certificate, Certifier, CertifierClient, CommitteeUpgrade, GenesisParams,
+    Hare, HareEligibility, HexBytes, Main, MinimalWeight, Network, P2p, PoetParams, PoetServer, PostParams, ProvingOpts, Ratio,
+    Scrypt, SetupOpts, Smeshing, Syncer, Tortoise, WindowInterval,
 };
 pub use read::{LoadError, Loaded, load, parse};
 

@@ -14,6 +14,7 @@
 //! An activation is kept on disk before it is signed, so that an identity never has two activations in one epoch,
 //! whatever becomes of its coinbase in between (section 13).
 
+mod notice;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use proto::{
     units::{Labels, SpaceUnits, TickHeight, VrfNonce},
 };
 
+pub use notice::Notice;
 pub use saved::{BestProof, Challenge, Change, InitialPost, Nipost, Registration, Saved, SignedActivation, Unsigned};
 
 use crate::timeline::{Deadlines, Moment, Timeline};
@@ -224,84 +226,6 @@ pub struct Mismatch {
     pub publish: EpochId,
     /// Where it is registered.
     pub registered: Vec<String>,
-}
-
-/// What people are told; the deployed names of the events are those of the API (activation.md section 11).
-#[derive(Debug, Clone, PartialEq)]
-pub enum Notice {
-    /// Waits until the node knows the activations of the network.
-    WaitingForSync,
-    /// Nothing to do before registration opens for this publish epoch.
-    WaitingForRegistration {
-        /// The epoch.
-        publish: EpochId,
-        /// When it opens.
-        until: Moment,
-    },
-    /// A PoET server took the challenge.
-    Registered {
-        /// The server.
-        poet: String,
-        /// Its round.
-        round: String,
-    },
-    /// Waits for the end of PoET rounds.
-    WaitingForProof {
-        /// The epoch.
-        publish: EpochId,
-        /// When the last of them ends.
-        until: Moment,
-    },
-    /// A proof of elapsed time came.
-    ProofFetched {
-        /// The server.
-        poet: String,
-        /// How much time.
-        leaves: Leaves,
-    },
-    /// The best of them was chosen.
-    BestProof {
-        /// The server.
-        poet: String,
-        /// How much time.
-        leaves: Leaves,
-    },
-    /// The proving service is asked; the post state is Proving.
-    Proving {
-        /// What is proven for.
-        challenge: [u8; 32],
-    },
-    /// The proving service is done; the post state is Idle.
-    Proven {
-        /// What was proven for.
-        challenge: [u8; 32],
-    },
-    /// What was begun for an epoch is given up; the post state is Idle.
-    Abandoned {
-        /// The epoch.
-        publish: EpochId,
-    },
-    /// Everything is there, the publish epoch is not.
-    WaitingForEpoch {
-        /// The epoch.
-        publish: EpochId,
-        /// When it begins.
-        until: Moment,
-    },
-    /// An activation is out.
-    Published {
-        /// Its epoch.
-        publish: EpochId,
-        /// Its id.
-        id: AtxId,
-    },
-    /// Something failed and will be tried again.
-    Trouble {
-        /// In words.
-        what: String,
-        /// When it is tried again.
-        again: Moment,
-    },
 }
 
 /// What a builder is waiting for.
@@ -782,7 +706,8 @@ impl Builder {
                 if best.as_ref().is_none_or(|(_, best)| leaves.0 > best.leaves.0) {
                     *best = Some((poet.to_owned(), proof));
                 }
-                self.tell(Notice::ProofFetched { poet: poet.to_owned(), leaves });
+                let round = self.round_of(poet);
+                self.tell(Notice::ProofFetched { poet: poet.to_owned(), round, leaves });
             }
             Err(e) => {
                 let again = now + self.config.retry;
@@ -795,6 +720,11 @@ impl Builder {
         } else {
             self.actions.push(Action::Wake(enough));
         }
+    }
+
+    /// The round in which a server took the challenge.
+    fn round_of(&self, poet: &str) -> String {
+        self.saved.registrations.get(poet).map(|registration| registration.round.clone()).unwrap_or_default()
     }
 
     /// When a proof in hand is worth more than a better one: whoever waits for a server that does not answer misses the next
@@ -812,7 +742,8 @@ impl Builder {
             Some((poet, RoundProof { reference, membership, leaves })) => {
                 let best = Some(BestProof { reference, membership });
                 self.save(vec![Change::Challenge(Challenge { best, ..challenge })]);
-                self.tell(Notice::BestProof { poet, leaves });
+                let round = self.round_of(&poet);
+                self.tell(Notice::BestProof { poet, round, leaves });
                 self.resume(now);
             }
             None if now >= self.deadlines(challenge.publish()).proof => {
@@ -827,7 +758,12 @@ impl Builder {
     fn on_proven(&mut self, now: Moment, answer: Result<PostAnswer, String>) {
         let answer = match answer {
             Ok(answer) => answer,
-            Err(e) => return self.trouble_until_next_layer(now, format!("no proof of space: {e}")),
+            Err(e) => {
+                let best = self.saved.challenge.as_ref().and_then(|challenge| challenge.best.as_ref());
+                let challenge = if self.step == Step::InitialPost { None } else { best.map(|best| best.reference.0) };
+                self.tell(Notice::ProvingFailed { challenge: challenge.unwrap_or_default() });
+                return self.trouble_until_next_layer(now, format!("no proof of space: {e}"));
+            }
         };
         let Some(vrf_nonce) = answer.vrf_nonce else {
             return self.trouble_until_next_layer(now, "the proving service knows no VRF nonce".into());

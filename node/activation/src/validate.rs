@@ -10,9 +10,11 @@
 mod v1;
 mod v2;
 
+use std::sync::Arc;
+
 use proto::{
     activation::Activation,
-    eligibility::{Weight, WeightError, vrf_difficulty},
+    eligibility::{WeightError, vrf_difficulty},
     ids::{AtxId, EdSignature, GenesisId, Hash32, NodeId, PoetProofRef},
     layers::EpochId,
     poet::{Leaves, Ticks},
@@ -20,68 +22,25 @@ use proto::{
     scale::EncodeError,
     units::{Labels, SpaceUnits, TickHeight, VrfNonce},
 };
+use store::StoreError;
+pub use store::atxs::{Atx, Share, Validity};
 
-/// What a node keeps of an activation that it accepted.
+/// What a node keeps of an activation that it accepted, as the database has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// Its id.
     pub id: AtxId,
-    /// Who published it.
-    pub smesher: NodeId,
-    /// The epoch in which it was published.
-    pub publish: EpochId,
-    /// How many activations of the identity came before; 0 in version 2.
-    pub sequence: u64,
-    /// The activation that the labels are bound to, if this was the identity's first.
-    pub commitment: Option<AtxId>,
-    /// The VRF nonce, given or taken over from the previous one.
-    pub vrf_nonce: VrfNonce,
-    /// Where its ticks begin.
-    pub base: TickHeight,
-    /// Its elapsed time.
-    pub ticks: Ticks,
-    /// Effective units of all its identities.
-    pub units: SpaceUnits,
-    /// What it counts.
-    pub weight: Weight,
+    /// What it says of itself and what it is worth.
+    pub row: Atx,
     /// For each of its identities what it declared, and the previous activation it followed.
-    pub posts: Vec<Post>,
-    /// Whether all its proofs are known to be valid.
-    pub validity: Validity,
+    pub shares: Vec<(NodeId, Share)>,
 }
 
 impl Known {
-    /// Where its ticks end.
-    pub fn height(&self) -> TickHeight {
-        TickHeight(self.base.0.saturating_add(self.ticks.0))
-    }
-
     /// What one of its identities declared.
     pub fn units_of(&self, id: &NodeId) -> Option<SpaceUnits> {
-        self.posts.iter().find(|post| post.id == *id).map(|post| post.units)
+        self.shares.iter().find(|(identity, _)| identity == id).map(|(_, share)| share.units)
     }
-}
-
-/// The part of one identity in an activation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Post {
-    /// The identity.
-    pub id: NodeId,
-    /// The activation that it followed; empty for none.
-    pub previous: AtxId,
-    /// What it declared.
-    pub units: SpaceUnits,
-}
-
-/// What is known of the proofs of an activation, of which only some labels are checked at first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Validity {
-    /// Not all labels were checked.
-    Unknown,
-    /// Everything was checked.
-    Valid,
-    /// Something is wrong; it keeps its weight nevertheless.
-    Invalid,
 }
 
 /// A marriage that an identity is part of.
@@ -102,22 +61,44 @@ pub struct Round {
     pub leaves: Leaves,
 }
 
-/// What the node knows.
+/// What the node knows; an error says nothing about the activation.
 pub trait View {
     /// An accepted activation.
-    fn atx(&self, id: &AtxId) -> Option<Known>;
+    fn atx(&self, id: &AtxId) -> Result<Option<Known>, StoreError>;
 
     /// What an identity's labels are bound to, by its latest activation that says so.
-    fn commitment(&self, id: &NodeId) -> Option<AtxId>;
+    fn commitment(&self, id: &NodeId) -> Result<Option<AtxId>, StoreError>;
 
     /// A PoET round.
-    fn round(&self, reference: &PoetProofRef) -> Option<Round>;
+    fn round(&self, reference: &PoetProofRef) -> Result<Option<Round>, StoreError>;
 
     /// The marriage of an identity.
-    fn marriage(&self, id: &NodeId) -> Option<Marriage>;
+    fn marriage(&self, id: &NodeId) -> Result<Option<Marriage>, StoreError>;
 
-    /// The identities of a set, in the order in which they were added to it.
-    fn married(&self, set: u64) -> Vec<NodeId>;
+    /// The identities of a set, in the order in which they were married.
+    fn married(&self, set: u64) -> Result<Vec<NodeId>, StoreError>;
+}
+
+impl<V: View + ?Sized> View for Arc<V> {
+    fn atx(&self, id: &AtxId) -> Result<Option<Known>, StoreError> {
+        (**self).atx(id)
+    }
+
+    fn commitment(&self, id: &NodeId) -> Result<Option<AtxId>, StoreError> {
+        (**self).commitment(id)
+    }
+
+    fn round(&self, reference: &PoetProofRef) -> Result<Option<Round>, StoreError> {
+        (**self).round(reference)
+    }
+
+    fn marriage(&self, id: &NodeId) -> Result<Option<Marriage>, StoreError> {
+        (**self).marriage(id)
+    }
+
+    fn married(&self, set: u64) -> Result<Vec<NodeId>, StoreError> {
+        (**self).married(set)
+    }
 }
 
 /// A proof of space and all that it is checked against.
@@ -133,8 +114,19 @@ pub struct PostClaim<'a> {
     pub units: SpaceUnits,
     /// The proof.
     pub proof: &'a Proof,
-    /// Whether all labels are checked, or the few that this node picks.
-    pub all_labels: bool,
+    /// Which of its labels are computed.
+    pub labels: Checked,
+}
+
+/// Which labels of a proof of space are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// All of them.
+    All,
+    /// The few that this node picks.
+    Some,
+    /// The one at this place in the list of indices.
+    One(u32),
 }
 
 /// Why a proof of space was not accepted.
@@ -158,6 +150,16 @@ pub trait Proofs {
 
     /// The full label of an identity, all 32 bytes.
     fn label(&self, id: &NodeId, commitment: &AtxId, index: u64) -> Result<[u8; 32], PostError>;
+}
+
+impl<P: Proofs + ?Sized> Proofs for Arc<P> {
+    fn post(&self, claim: &PostClaim<'_>) -> Result<(), PostError> {
+        (**self).post(claim)
+    }
+
+    fn label(&self, id: &NodeId, commitment: &AtxId, index: u64) -> Result<[u8; 32], PostError> {
+        (**self).label(id, commitment, index)
+    }
 }
 
 /// What a network demands.
@@ -371,6 +373,12 @@ pub enum Refusal {
     Undecided(String),
 }
 
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Undecided(error.to_string())
+    }
+}
+
 impl Refusal {
     /// An answer of the verifier about the proof of `id`.
     fn post(id: NodeId, error: PostError) -> Self {
@@ -427,7 +435,7 @@ impl<V: View, P: Proofs> Validator<V, P> {
         }
     }
 
-    /// The second half, when everything it depends on is there; gives what to keep of it.
+    /// The second half, when everything it depends on is there; gives what to keep of it. When it arrived is left to the caller.
     pub fn check_with_dependencies(&self, atx: &Activation) -> Result<Known, Refusal> {
         match atx {
             Activation::V1(atx) => self.v1_with_dependencies(atx),
@@ -441,18 +449,19 @@ impl<V: View, P: Proofs> Validator<V, P> {
     }
 
     /// The height that an activation stands on.
-    fn base(&self, positioning: &AtxId, publish: EpochId) -> Result<TickHeight, Invalid> {
+    fn base(&self, positioning: &AtxId, publish: EpochId) -> Result<TickHeight, Refusal> {
         if *positioning == self.rules.golden {
             return Ok(TickHeight(0));
         }
-        let known = self.view.atx(positioning).filter(|known| known.publish < publish);
-        known.map(|known| known.height()).ok_or(Invalid::Positioning(*positioning))
+        let known = self.view.atx(positioning)?.filter(|known| known.row.publish_epoch < publish);
+        Ok(known.map(|known| known.row.height()).ok_or(Invalid::Positioning(*positioning))?)
     }
 
     /// A commitment is the golden activation or one of an earlier epoch.
-    fn check_commitment(&self, commitment: &AtxId, publish: EpochId) -> Result<(), Invalid> {
-        let good = *commitment == self.rules.golden || self.view.atx(commitment).is_some_and(|known| known.publish < publish);
-        if good { Ok(()) } else { Err(Invalid::Commitment(*commitment)) }
+    fn check_commitment(&self, commitment: &AtxId, publish: EpochId) -> Result<(), Refusal> {
+        let good =
+            *commitment == self.rules.golden || self.view.atx(commitment)?.is_some_and(|known| known.row.publish_epoch < publish);
+        if good { Ok(()) } else { Err(Invalid::Commitment(*commitment).into()) }
     }
 
     /// The label at the VRF nonce is below the threshold (activation.md section 7.5).
@@ -473,7 +482,7 @@ impl<V: View, P: Proofs> Validator<V, P> {
     }
 
     fn check_initial_post(&self, id: NodeId, commitment: AtxId, units: SpaceUnits, proof: &Proof) -> Result<(), Refusal> {
-        let claim = PostClaim { id, commitment, challenge: [0; 32], units, proof, all_labels: true };
+        let claim = PostClaim { id, commitment, challenge: [0; 32], units, proof, labels: Checked::All };
         self.proofs.post(&claim).map_err(|error| match error {
             PostError::Unavailable(why) => Refusal::Undecided(why),
             error => Invalid::InitialPost(error).into(),

@@ -1,7 +1,7 @@
 //! What happened of late and what happens, for those who watch (api.md section 4, AdminService; activation.md section 11).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -32,8 +32,6 @@ pub struct Events {
 #[derive(Debug, Default)]
 struct State {
     past: VecDeque<wire::Event>,
-    /// The rounds that identities are registered in, by identity and server.
-    rounds: BTreeMap<(NodeId, String), String>,
 }
 
 impl Events {
@@ -44,12 +42,11 @@ impl Events {
 
     /// What a builder tells, at that moment, and its next deadline: what it means and when it is.
     pub fn tell(&self, at: Moment, identity: &NodeId, notice: &Notice, deadline: Option<(&str, Moment)>) {
-        let mut state = self.lock();
-        let mut event = self.of_notice(&mut state.rounds, at, identity, notice);
+        let mut event = self.of_notice(at, identity, notice);
         if let Some((what, when)) = deadline {
             event.help = format!("{} Next deadline: {what}, {when}.", event.help);
         }
-        self.put(&mut state, event);
+        self.put(&mut self.lock(), event);
     }
 
     /// Something else that happened. `help` says it in plain words.
@@ -81,17 +78,10 @@ impl Events {
         leaves.0.checked_div(self.tick_size).unwrap_or(0)
     }
 
-    fn of_notice(
-        &self,
-        rounds: &mut BTreeMap<(NodeId, String), String>,
-        at: Moment,
-        identity: &NodeId,
-        notice: &Notice,
-    ) -> wire::Event {
+    fn of_notice(&self, at: Moment, identity: &NodeId, notice: &Notice) -> wire::Event {
         let smesher = || identity.0.to_vec();
         let current = self.timeline.epoch_at(at).0;
         let next = |EpochId(epoch): EpochId| epoch.saturating_add(1);
-        let round_of = |poet: &String| rounds.get(&(*identity, poet.clone())).cloned().unwrap_or_default();
         let (help, details) = match notice {
             Notice::WaitingForSync => ("Waiting until the activations of the network are known.".to_owned(), None),
             Notice::WaitingForRegistration { publish, until } => (
@@ -104,7 +94,6 @@ impl Events {
                 })),
             ),
             Notice::Registered { poet, round } => {
-                rounds.insert((*identity, poet.clone()), round.clone());
                 let details = wire::EventRegisteredInPoet { url: poet.clone(), smesher: smesher(), round_id: round.clone() };
                 (format!("Registered with PoET server {poet} for its round {round}."), Some(Details::RegisteredInPoet(details)))
             }
@@ -117,14 +106,14 @@ impl Events {
                     smesher: smesher(),
                 })),
             ),
-            Notice::ProofFetched { poet, leaves } => {
+            Notice::ProofFetched { poet, round, leaves } => {
                 let ticks = self.ticks(*leaves);
-                let details = wire::EventProofDownloadedFromPoet { url: poet.clone(), round_id: round_of(poet), ticks };
+                let details = wire::EventProofDownloadedFromPoet { url: poet.clone(), round_id: round.clone(), ticks };
                 let help = format!("PoET server {poet} has proven {ticks} ticks of elapsed time.");
                 (help, Some(Details::ProofDownloadedFromPoet(details)))
             }
-            Notice::BestProof { poet, leaves } => {
-                let (url, round_id, ticks) = (poet.clone(), round_of(poet), self.ticks(*leaves));
+            Notice::BestProof { poet, round, leaves } => {
+                let (url, round_id, ticks) = (poet.clone(), round.clone(), self.ticks(*leaves));
                 let details = wire::EventBestProofSelected { url, round_id, ticks, smesher: smesher() };
                 let help = format!("The proof of PoET server {poet} is used, with {ticks} ticks.");
                 (help, Some(Details::BestProofSelected(details)))
@@ -137,15 +126,12 @@ impl Events {
                 let details = wire::EventPostComplete { challenge: challenge.to_vec(), smesher: smesher() };
                 ("The proof of space is made and checked.".to_owned(), Some(Details::PostComplete(details)))
             }
-            Notice::Abandoned { publish } => {
-                rounds.retain(|(id, _), _| id != identity);
-                (format!("What was begun for epoch {publish} is given up."), None)
-            }
+            Notice::ProvingFailed { .. } => ("The proving service failed; it will be asked again.".to_owned(), None),
+            Notice::Abandoned { publish } => (format!("What was begun for epoch {publish} is given up."), None),
             Notice::WaitingForEpoch { publish, until } => {
                 (format!("All proofs are there; the activation is published when epoch {publish} begins at {until}."), None)
             }
             Notice::Published { publish, id } => {
-                rounds.retain(|(id, _), _| id != identity);
                 let target = EpochId(next(*publish));
                 let until = self.timeline.start(target);
                 let details = wire::EventAtxPubished {
@@ -163,7 +149,7 @@ impl Events {
             }
             Notice::Trouble { what, again } => (format!("{}; tried again at {again}.", sentence(what)), None),
         };
-        let failure = matches!(notice, Notice::Trouble { .. } | Notice::Abandoned { .. });
+        let failure = matches!(notice, Notice::Trouble { .. } | Notice::ProvingFailed { .. } | Notice::Abandoned { .. });
         wire::Event { timestamp: Some(timestamp(at)), failure, help, details }
     }
 }
@@ -221,16 +207,10 @@ mod tests {
         assert_eq!(event.details, Some(Details::WaitingForPoetRegistrationWindow(expected)));
         assert_eq!(event.timestamp, Some(timestamp(at)));
 
-        // the round of a server is that of the registration
-        let event = told(&events, at, &Notice::ProofFetched { poet: poet.clone(), leaves });
-        let fetched = |round_id: &str| {
-            let details = wire::EventProofDownloadedFromPoet { url: poet.clone(), round_id: round_id.to_owned(), ticks: 7 };
-            Some(Details::ProofDownloadedFromPoet(details))
-        };
-        assert_eq!(event.details, fetched(""));
-        told(&events, at, &Notice::Registered { poet: poet.clone(), round: "9".into() });
-        assert_eq!(told(&events, at, &Notice::ProofFetched { poet: poet.clone(), leaves }).details, fetched("9"));
-        let event = told(&events, at, &Notice::BestProof { poet: poet.clone(), leaves });
+        let event = told(&events, at, &Notice::ProofFetched { poet: poet.clone(), round: "9".into(), leaves });
+        let expected = wire::EventProofDownloadedFromPoet { url: poet.clone(), round_id: "9".into(), ticks: 7 };
+        assert_eq!(event.details, Some(Details::ProofDownloadedFromPoet(expected)));
+        let event = told(&events, at, &Notice::BestProof { poet: poet.clone(), round: "9".into(), leaves });
         let expected =
             wire::EventBestProofSelected { url: poet.clone(), round_id: "9".into(), ticks: 7, smesher: smesher.clone() };
         assert_eq!(event.details, Some(Details::BestProofSelected(expected)));
@@ -254,12 +234,11 @@ mod tests {
             smesher,
         };
         assert_eq!(event.details, Some(Details::AtxPublished(expected)));
-        // what was registered for is over
-        assert_eq!(told(&events, at, &Notice::ProofFetched { poet: poet.clone(), leaves }).details, fetched(""));
 
         let without = [
             (Notice::WaitingForSync, false),
             (Notice::WaitingForEpoch { publish, until }, false),
+            (Notice::ProvingFailed { challenge }, true),
             (Notice::Abandoned { publish }, true),
             (Notice::Trouble { what: "no answer".into(), again: until }, true),
         ];

@@ -5,12 +5,13 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use activation::timeline::{Moment, NoClock, Timeline};
 use proto::{
     address,
+    eligibility::Weight,
     genesis::Genesis,
     grpc::spacemesh_v1 as wire,
     ids::{Address, AtxId, NodeId},
     layers::{EpochId, LayerId},
     preset::Network,
-    units::SpaceUnits,
+    units::{SpaceUnits, TickHeight},
 };
 
 pub use proto::grpc::node_v1::IdentityState;
@@ -35,6 +36,9 @@ pub trait Node: Send + Sync + 'static {
 
     /// How far the node is.
     fn status(&self) -> Status;
+
+    /// What other nodes call it.
+    fn peer_id(&self) -> String;
 
     /// The nodes it is connected to.
     fn peers(&self) -> Vec<Peer>;
@@ -186,6 +190,10 @@ pub struct Activation {
     pub num_units: SpaceUnits,
     /// How many came before it.
     pub sequence: u64,
+    /// What it counts.
+    pub weight: Weight,
+    /// Where its ticks end.
+    pub height: TickHeight,
 }
 
 /// The finding against a malicious identity.

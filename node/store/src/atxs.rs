@@ -10,16 +10,18 @@ use std::{
 
 use proto::{
     activation::Version,
+    eligibility::Weight,
     ids::{Address, AtxId, NodeId},
     layers::EpochId,
-    scale::{self, Decode, DecodeError, Encode, EncodeError, Reader, Writer},
+    poet::Ticks,
+    scale::{Decode, DecodeError, Encode, EncodeError, Reader, Writer},
     units::{SpaceUnits, TickHeight, VrfNonce},
 };
 
 use crate::{
     StoreError,
     engine::{Batch, Durability, Engine, Range, Read},
-    schema::{Family, VALUE_VERSION, body},
+    schema::{Family, VALUE_VERSION, body, record, value},
 };
 
 /// Whether all proofs of an activation, and of those it builds on, were verified.
@@ -51,13 +53,13 @@ pub struct Atx {
     /// Ticks below it.
     pub base_height: TickHeight,
     /// Ticks of its own.
-    pub ticks: u64,
+    pub ticks: Ticks,
     /// The VRF nonce that holds from here on.
     pub vrf_nonce: VrfNonce,
     /// Who published it.
     pub smesher: NodeId,
     /// Units times ticks.
-    pub weight: u64,
+    pub weight: Weight,
     /// When it arrived, in nanoseconds since 1970; 0 for those of a checkpoint.
     pub received: u64,
     /// Whether its proofs were verified.
@@ -67,7 +69,7 @@ pub struct Atx {
 impl Atx {
     /// Ticks up to it.
     pub fn height(&self) -> TickHeight {
-        TickHeight(self.base_height.0.saturating_add(self.ticks))
+        TickHeight(self.base_height.0.saturating_add(self.ticks.0))
     }
 }
 
@@ -161,15 +163,6 @@ pub(crate) fn share_index(id: &AtxId, identity: &NodeId, share: &Share) -> Index
     ]
 }
 
-/// The record after the version byte.
-pub(crate) fn record<T: Decode>(family: Family, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
-    scale::decode(body(family, key, value)?).map_err(StoreError::decode(family, key))
-}
-
-fn value<T: Encode>(record: &T) -> Result<Vec<u8>, StoreError> {
-    Ok([&[VALUE_VERSION][..], &scale::encode(record)?].concat())
-}
-
 pub(crate) fn id_at(family: Family, key: &[u8], from: usize) -> Result<[u8; 32], StoreError> {
     let id = key.get(from..).and_then(|rest| rest.first_chunk::<32>());
     id.copied().ok_or_else(|| StoreError::damaged(family, key, "the key is too short"))
@@ -253,6 +246,16 @@ impl<'a> Atxs<'a> {
         self.0.get(Family::Share, &key)?.map(|value| record(Family::Share, &key, &value)).transpose()
     }
 
+    /// What an activation says of all identities in it, by ascending identity.
+    pub fn shares(&self, id: &AtxId) -> Result<Vec<(NodeId, Share)>, StoreError> {
+        let mut shares = Vec::new();
+        self.0.scan(Family::Share, Range::prefix(id.as_bytes()), &mut |key, value| {
+            shares.push((NodeId(id_at(Family::Share, key, 32)?), record(Family::Share, key, value)?));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(shares)
+    }
+
     /// The activations published in an epoch, by ascending id.
     pub fn of_epoch(&self, epoch: EpochId) -> Result<Vec<AtxId>, StoreError> {
         self.ids(Family::AtxEpoch, Range::prefix(&epoch.0.to_be_bytes()), 4, usize::MAX)
@@ -273,9 +276,30 @@ impl<'a> Atxs<'a> {
         Ok(latest)
     }
 
+    /// The activations that an identity published, the latest first; at most so many.
+    pub fn published_by(&self, smesher: &NodeId, most: usize) -> Result<Vec<AtxId>, StoreError> {
+        self.ids(Family::AtxSmesher, Range::prefix(smesher.as_bytes()), 44, most)
+    }
+
+    /// The activations that an identity published in an epoch: two of them are malfeasance.
+    pub fn published_in(&self, smesher: &NodeId, epoch: EpochId) -> Result<Vec<AtxId>, StoreError> {
+        let prefix = [&smesher.as_bytes()[..], &latest32(epoch.0)].concat();
+        self.ids(Family::AtxSmesher, Range::prefix(&prefix), 44, usize::MAX)
+    }
+
     /// The last activation that an identity published.
     pub fn last_published_by(&self, smesher: &NodeId) -> Result<Option<AtxId>, StoreError> {
-        Ok(self.ids(Family::AtxSmesher, Range::prefix(smesher.as_bytes()), 44, 1)?.pop())
+        Ok(self.published_by(smesher, 1)?.pop())
+    }
+
+    /// What an identity's labels are bound to, by its latest activation that says so.
+    pub fn commitment(&self, smesher: &NodeId) -> Result<Option<AtxId>, StoreError> {
+        for id in self.published_by(smesher, usize::MAX)? {
+            if let Some(commitment) = self.get(&id)?.and_then(|atx| atx.commitment) {
+                return Ok(Some(commitment));
+            }
+        }
+        Ok(None)
     }
 
     /// The activations that an identity has a share in, the latest first, before an epoch if one is given; at most so many.

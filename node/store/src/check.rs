@@ -9,11 +9,12 @@ use proto::{
 
 use crate::{
     StoreError,
-    atxs::{Atx, Share, atx_index, id_at, read_wire, record, share_index},
+    atxs::{Atx, Share, atx_index, id_at, read_wire, share_index},
     engine::{Range, Read},
     guard,
+    marriages::{Marriage, marriage_index},
     poets::{read_malicious, read_reference, reference, round_key},
-    schema::{Database, Family},
+    schema::{Database, Family, body, record},
 };
 
 /// What was found.
@@ -33,7 +34,8 @@ pub const MOST_FAULTS: usize = 100;
 pub fn check(view: &dyn Read, database: Database, stopped: &dyn Fn() -> bool) -> Report {
     let mut report = Report::default();
     // how many entries the indexes should have
-    let indexes = [Family::AtxEpoch, Family::AtxHeight, Family::AtxSmesher, Family::ShareEpoch, Family::ShareAfter];
+    let indexes =
+        [Family::AtxEpoch, Family::AtxHeight, Family::AtxSmesher, Family::ShareEpoch, Family::ShareAfter, Family::Married];
     let mut expected: BTreeMap<Family, u64> = indexes.map(|family| (family, 0)).into();
     for family in database.families() {
         let mut count = 0;
@@ -97,7 +99,12 @@ fn check_entry(
             known(id.as_bytes())?;
             indexed(share_index(&id, &identity, &share))?;
         }
-        Family::AtxEpoch | Family::AtxHeight | Family::AtxSmesher | Family::ShareEpoch | Family::ShareAfter => {
+        Family::Marriage => {
+            let marriage: Marriage = record(family, key, value)?;
+            known(marriage.atx.as_bytes())?;
+            indexed(vec![marriage_index(&NodeId(id_at(family, key, 0)?), &marriage)])?;
+        }
+        Family::AtxEpoch | Family::AtxHeight | Family::AtxSmesher | Family::ShareEpoch | Family::ShareAfter | Family::Married => {
             // that there are not too many is seen by their number
             if !value.is_empty() {
                 return Err(damaged("an index entry with a value"));
@@ -121,6 +128,15 @@ fn check_entry(
             guard::digests(key, value)?;
         }
         Family::Barred => drop(guard::read_bar(key, value)?),
+        // what they hold is known to who writes them
+        Family::InitialPost
+        | Family::Challenge
+        | Family::Registration
+        | Family::Nipost
+        | Family::Assembled
+        | Family::SignedAtx
+        | Family::PoetCertificate
+        | Family::ActiveSet => drop(body(family, key, value)?),
     }
     Ok(())
 }

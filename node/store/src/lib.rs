@@ -11,7 +11,7 @@
 //! - [`data_dir`]: one directory, one process, one network; refuses what is copied, truncated, newer or of another network
 //! - [`engine`]: the small trait between tables and RocksDB; [`memory`] is its twin for tests
 //! - [`schema`]: databases, column families, key encodings and versions (docs/storage.md)
-//! - [`atxs`] and [`poets`]: typed records with their indexes
+//! - [`atxs`], [`marriages`] and [`poets`]: typed records with their indexes
 //! - [`guard`]: signs nothing that contradicts what was signed before
 //! - [`identities`]: the keys of a node
 //! - [`check`]: reads everything and says what is wrong
@@ -30,6 +30,7 @@ mod files;
 pub mod guard;
 pub mod identities;
 mod marked;
+pub mod marriages;
 pub mod memory;
 pub mod poets;
 pub mod rocks;

@@ -25,8 +25,8 @@ impl Read for Memory {
 
     fn scan(&self, family: Family, range: Range<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
         // Visitors may write: they see the entries of the moment when the scan began, as with RocksDB.
-        let entries = self.0.read().unwrap_or_else(PoisonError::into_inner).0.clone();
-        entries.scan(family, range, visit)
+        let found = matching(&self.0.read().unwrap_or_else(PoisonError::into_inner).0, family, range);
+        visit_all(&found, visit)
     }
 }
 
@@ -59,26 +59,30 @@ impl Read for Entries {
     }
 
     fn scan(&self, family: Family, range: Range<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let lowest = match range.from {
-            Some(from) if !range.backwards => from,
-            _ => range.prefix,
-        };
-        let all = self.range((Bound::Included((family, lowest.to_vec())), Bound::Unbounded));
-        let ours = all.take_while(|((f, key), _)| *f == family && key.starts_with(range.prefix));
-        if range.backwards {
-            let ours: Vec<_> = ours.filter(|((_, key), _)| range.from.is_none_or(|from| key.as_slice() <= from)).collect();
-            visit_all(ours.into_iter().rev(), visit)
-        } else {
-            visit_all(ours, visit)
-        }
+        visit_all(&matching(self, family, range), visit)
     }
 }
 
-fn visit_all<'a>(
-    entries: impl Iterator<Item = (&'a (Family, Vec<u8>), &'a Vec<u8>)>,
-    visit: &mut Visit<'_>,
-) -> Result<(), StoreError> {
-    for ((_, key), value) in entries {
+type Entry = (Vec<u8>, Vec<u8>);
+
+/// The entries of a range, in its order.
+fn matching(entries: &Entries, family: Family, range: Range<'_>) -> Vec<Entry> {
+    let lowest = match range.from {
+        Some(from) if !range.backwards => from,
+        _ => range.prefix,
+    };
+    let all = entries.range((Bound::Included((family, lowest.to_vec())), Bound::Unbounded));
+    let ours = all.take_while(|((f, key), _)| *f == family && key.starts_with(range.prefix));
+    let mut found: Vec<Entry> = ours.map(|((_, key), value)| (key.clone(), value.clone())).collect();
+    if range.backwards {
+        found.retain(|(key, _)| range.from.is_none_or(|from| key.as_slice() <= from));
+        found.reverse();
+    }
+    found
+}
+
+fn visit_all(entries: &[Entry], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+    for (key, value) in entries {
         if let ControlFlow::Break(()) = visit(key, value)? {
             break;
         }

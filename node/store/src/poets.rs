@@ -1,6 +1,9 @@
 //! Proofs of elapsed time, and proofs of malfeasance: small tables of what other nodes ask for by hash.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use proto::{
     ids::NodeId,
@@ -10,9 +13,9 @@ use proto::{
 
 use crate::{
     StoreError,
-    atxs::{Saved, record},
-    engine::{Batch, Durability, Engine},
-    schema::{Family, VALUE_VERSION, body},
+    atxs::{Saved, id_at},
+    engine::{Batch, Durability, Engine, Range, Read},
+    schema::{Family, VALUE_VERSION, body, record, value},
 };
 
 /// Proofs of elapsed time. A database has one of these.
@@ -52,7 +55,7 @@ impl Poets {
             return Ok((reference, Saved::Known));
         }
         let mut batch = Batch::default();
-        batch.put(Family::Poet, reference, [&[VALUE_VERSION][..], &scale::encode(message)?].concat());
+        batch.put(Family::Poet, reference, value(message)?);
         let round = round_key(message);
         if self.engine.get(Family::PoetRound, &round)?.is_none() {
             batch.put(Family::PoetRound, round, [&[VALUE_VERSION][..], &reference].concat());
@@ -76,6 +79,16 @@ impl Poets {
 pub(crate) fn read_reference(key: &[u8], value: &[u8]) -> Result<Reference, StoreError> {
     let body = body(Family::PoetRound, key, value)?;
     body.try_into().map_err(|_| StoreError::damaged(Family::PoetRound, key, "not a reference of 32 bytes"))
+}
+
+/// The identities that are proven malicious, ascending.
+pub fn all_malicious(read: &dyn Read) -> Result<Vec<NodeId>, StoreError> {
+    let mut all = Vec::new();
+    read.scan(Family::Malicious, Range::all(), &mut |key, _| {
+        all.push(NodeId(id_at(Family::Malicious, key, 0)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(all)
 }
 
 /// Adds the proof that an identity is malicious to a change, unless there is one already: the first stays.

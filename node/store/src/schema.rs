@@ -3,6 +3,8 @@
 //! Integers in keys are big-endian, so that keys sort as numbers do. A value begins with a byte that says in which version of
 //! its encoding it is written.
 
+use proto::scale::{self, Decode, Encode};
+
 use crate::{
     StoreError,
     engine::{Batch, Durability, Engine},
@@ -93,7 +95,7 @@ macro_rules! families {
 
 families! {
     /// What a database says about itself; without version byte.
-    Meta = "meta" in State: [Part::Rest("name", 32)] => "`schema`: format, 4 bytes; `binding`: JSON; `directory`: id 16, inode 8";
+    Meta = "meta" in State: [Part::Rest("name", 32)] => "`schema`: format, 4 bytes; `binding`: JSON; `directory`: id 16, inode 8; `married`: identities ever married, 8";
     /// Activations: what is known of them without reading their bytes.
     Atx = "atx" in State: [Part::Bytes("id", 32)] => "`atxs::Atx`";
     /// Their bytes as they arrived; none for those of a checkpoint.
@@ -110,6 +112,10 @@ families! {
     ShareEpoch = "share_epoch" in State: [Part::Bytes("identity", 32), Part::Number("~publish epoch"), Part::Bytes("id", 32)] => "";
     /// Index: what an identity made follow an activation; zeros where it follows none.
     ShareAfter = "share_after" in State: [Part::Bytes("identity", 32), Part::Bytes("previous", 32), Part::Bytes("id", 32)] => "";
+    /// Marriages of identities.
+    Marriage = "marriage" in State: [Part::Bytes("identity", 32)] => "`marriages::Marriage`";
+    /// Index: the identities of a set, in the order in which they were married.
+    Married = "married" in State: [Part::Bytes("set", 8), Part::Bytes("number", 8), Part::Bytes("identity", 32)] => "";
     /// Identities proven malicious.
     Malicious = "malicious" in State: [Part::Bytes("identity", 32)] => "received 8, proof";
     /// Proofs of elapsed time with their origin.
@@ -120,6 +126,22 @@ families! {
     Signed = "signed" in Local: [Part::Bytes("identity", 32), Part::Bytes("kind", 1), Part::Rest("slot", 32)] => "digests of 32 bytes, ascending; more than one bar the slot";
     /// Layers and epochs for which an identity signs no more.
     Barred = "barred" in Local: [Part::Bytes("identity", 32)] => "epoch 4, layer 4: these and all before";
+    /// Initial proofs of space.
+    InitialPost = "initial_post" in Local: [Part::Bytes("identity", 32)] => "`activation::builder::InitialPost`";
+    /// What identities have committed themselves to for an epoch.
+    Challenge = "challenge" in Local: [Part::Bytes("identity", 32)] => "`activation::builder::Challenge`";
+    /// PoET servers that have taken the challenge.
+    Registration = "registration" in Local: [Part::Bytes("identity", 32), Part::Bytes("BLAKE3(server)", 32)] => "`activation::builder::Registration`";
+    /// Proofs of space and time for the challenge.
+    Nipost = "nipost" in Local: [Part::Bytes("identity", 32)] => "`activation::builder::Nipost`";
+    /// Activations about to be signed.
+    Assembled = "assembled" in Local: [Part::Bytes("identity", 32)] => "version of activations 1, the activation without its signature";
+    /// Activations about to be published.
+    SignedAtx = "signed_atx" in Local: [Part::Bytes("identity", 32)] => "id 32, version of activations 1, bytes";
+    /// Certificates for PoET servers.
+    PoetCertificate = "poet_certificate" in Local: [Part::Bytes("identity", 32), Part::Bytes("certifier", 32)] => "`activation::rows::Certificate`";
+    /// Active sets that this node prepared.
+    ActiveSet = "active_set" in Local: [Part::Number("target epoch")] => "`activation::grades::Prepared`";
 }
 
 impl Family {
@@ -154,9 +176,15 @@ pub struct Schema {
     pub steps: &'static [Migration],
 }
 
+/// Format 2 has more column families, which opening has made; nothing that was there changes.
+#[expect(clippy::unnecessary_wraps, reason = "other steps may fail")]
+fn new_families(_: Database, _: &dyn Engine, _: &mut Batch) -> Result<(), StoreError> {
+    Ok(())
+}
+
 impl Schema {
     /// The present format.
-    pub const NOW: Self = Self { version: 1, steps: &[] };
+    pub const NOW: Self = Self { version: 2, steps: &[new_families] };
 
     /// Brings a database to this format; each step is one atomic batch. Says which format it had.
     pub fn migrate(&self, engine: &dyn Engine, database: Database, found: u32) -> Result<(), StoreError> {
@@ -182,16 +210,29 @@ pub(crate) const BINDING: &[u8] = b"binding";
 /// The key of the data directory's id.
 pub(crate) const DIRECTORY: &[u8] = b"directory";
 
+/// The key of the count of identities ever married.
+pub(crate) const MARRIED: &[u8] = b"married";
+
 /// The version byte in front of the values of today.
-pub(crate) const VALUE_VERSION: u8 = 1;
+pub const VALUE_VERSION: u8 = 1;
 
 /// What follows the version byte of a value.
-pub(crate) fn body<'a>(family: Family, key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
+pub fn body<'a>(family: Family, key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreError> {
     match value {
         [VALUE_VERSION, body @ ..] => Ok(body),
         [version, ..] => Err(StoreError::damaged(family, key, format!("a value of version {version}"))),
         [] => Err(StoreError::damaged(family, key, "an empty value")),
     }
+}
+
+/// The SCALE record after the version byte.
+pub fn record<T: Decode>(family: Family, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
+    scale::decode(body(family, key, value)?).map_err(StoreError::decode(family, key))
+}
+
+/// The value that holds a SCALE record.
+pub fn value<T: Encode>(record: &T) -> Result<Vec<u8>, StoreError> {
+    Ok([&[VALUE_VERSION][..], &scale::encode(record)?].concat())
 }
 
 #[cfg(test)]

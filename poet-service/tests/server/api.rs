@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    sync::Mutex,
+    sync::{Mutex, atomic::AtomicBool},
     thread,
     time::{Duration, Instant},
 };
@@ -443,7 +443,7 @@ fn proofs_of_work_are_weighed_over_sockets() {
     let key = SigningKey::from_bytes(&[8; 32]);
     let id = proto::ids::NodeId(key.verifying_key().to_bytes());
     let known = pow::Params { challenge: challenge.clone(), difficulty: 12 };
-    let nonce = pow::find(&known, &id, &[5; 32]).unwrap();
+    let nonce = pow::find(&known, &id, &[5; 32], 2, &AtomicBool::new(false)).unwrap();
     let judge = |nonce: u64, params: &Value| {
         let (request, json) = signed(&key, &json!({ "nonce": nonce.to_string(), "powParams": params }));
         verdict(&server, &runtime, &request, &json)

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kernels::{
-    pow::{BuildOptions, Mode as PowMode, Puzzle, RandomX, Shared},
+    pow::{BuildOptions, Mode as PowMode, PowError, Puzzle, RandomX, Shared},
     scan::{Backend, GroupPow},
 };
 use post_prover::{
@@ -113,6 +113,18 @@ fn check_verdicts(text: &str) {
             assert_eq!(verifier.verify(request).unwrap(), *verdict, "{what}");
         }
     }
+}
+
+#[test]
+fn verification_stops_when_told() {
+    let file: Value = serde_json::from_str(include_str!("../../testdata/proofs_small_a.json")).unwrap();
+    let entry = &file["proofs"][0];
+    let (proof, claim, params) = (proof(&entry["proof"]), claim(entry), params(entry));
+    let requests = [Request { proof: &proof, claim: &claim, params: &params, mode: &Mode::All }];
+    let (mut verifier, stop) = (Verifier::new(randomx()).unwrap(), AtomicBool::new(false));
+    assert_eq!(verifier.verify_all_unless(&stop, &requests), Ok(vec![Ok(())]));
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(verifier.verify_all_unless(&stop, &requests), Err(PowError::Stopped.into()));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proto::{
     activation::{
-        Activation,
+        Activation, Version,
         v1::{ActivationTxV1, InnerActivationTxV1, NipostChallengeV1},
         v2::ActivationTxV2,
     },
@@ -12,14 +12,14 @@ use proto::{
     layers::EpochId,
     poet::MembershipProof,
     post::Proof,
-    scale::EncodeError,
+    scale::{Decode, DecodeError, Encode, EncodeError, Reader, Writer},
     units::{Labels, SpaceUnits, VrfNonce},
 };
 
 use crate::timeline::Moment;
 
 /// The proof of space for the challenge of zeros.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct InitialPost {
     /// The proof.
     pub post: Proof,
@@ -32,7 +32,7 @@ pub struct InitialPost {
 }
 
 /// What an identity has committed itself to for an epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Challenge {
     /// What is registered with PoET servers. In epochs of version 2 its hash is that of the same parts in the form of version 2.
     pub parts: NipostChallengeV1,
@@ -48,7 +48,7 @@ impl Challenge {
 }
 
 /// The chosen proof of elapsed time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct BestProof {
     /// Its name.
     pub reference: PoetProofRef,
@@ -70,7 +70,7 @@ pub struct Registration {
 }
 
 /// Everything that an activation proves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Nipost {
     /// The proof of space.
     pub post: Proof,
@@ -120,6 +120,85 @@ pub struct SignedActivation {
     pub id: AtxId,
     /// The activation.
     pub activation: Activation,
+}
+
+/// The most bytes of a server's address, and of the name of a round.
+const MAX_TEXT: usize = 4096;
+
+fn text(from: &mut Reader<'_>) -> Result<String, DecodeError> {
+    String::from_utf8(from.bytes(MAX_TEXT)?.to_vec()).map_err(|_| DecodeError::Invalid { what: "text" })
+}
+
+fn put_version(to: &mut Writer, version: Version, of: &impl Encode) -> Result<(), EncodeError> {
+    to.raw(&[version.into()]);
+    of.encode(to)
+}
+
+fn version(from: &mut Reader<'_>) -> Result<Version, DecodeError> {
+    let [version] = from.array()?;
+    Version::try_from(version).map_err(|_| DecodeError::Invalid { what: "version of activations" })
+}
+
+impl Encode for Registration {
+    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
+        to.bytes(self.poet.as_bytes(), MAX_TEXT)?;
+        self.challenge.encode(to)?;
+        to.bytes(self.round.as_bytes(), MAX_TEXT)?;
+        to.raw(&self.end.0.to_be_bytes());
+        Ok(())
+    }
+}
+
+impl Decode for Registration {
+    const MIN_BYTES: usize = 1 + Hash32::MIN_BYTES + 1 + 8;
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (poet, challenge, round) = (text(from)?, Hash32::decode(from)?, text(from)?);
+        Ok(Self { poet, challenge, round, end: Moment(i64::from_be_bytes(from.array()?)) })
+    }
+}
+
+impl Encode for Unsigned {
+    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
+        match self {
+            Self::V1(inner) => put_version(to, Version::V1, inner),
+            Self::V2(atx) => put_version(to, Version::V2, atx),
+        }
+    }
+}
+
+impl Decode for Unsigned {
+    const MIN_BYTES: usize = 1;
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match version(from)? {
+            Version::V1 => Decode::decode(from).map(Self::V1),
+            Version::V2 => Decode::decode(from).map(Self::V2),
+        }
+    }
+}
+
+impl Encode for SignedActivation {
+    fn encode(&self, to: &mut Writer) -> Result<(), EncodeError> {
+        self.id.encode(to)?;
+        match &self.activation {
+            Activation::V1(atx) => put_version(to, Version::V1, atx),
+            Activation::V2(atx) => put_version(to, Version::V2, atx),
+        }
+    }
+}
+
+impl Decode for SignedActivation {
+    const MIN_BYTES: usize = AtxId::MIN_BYTES + 1;
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let id = AtxId::decode(from)?;
+        let activation = match version(from)? {
+            Version::V1 => Activation::V1(Decode::decode(from)?),
+            Version::V2 => Activation::V2(Decode::decode(from)?),
+        };
+        Ok(Self { id, activation })
+    }
 }
 
 /// The rows of one identity.

@@ -8,7 +8,9 @@ use proto::{
     units::VrfNonce,
 };
 
-use super::{Dependencies, Invalid, Known, Post, PostClaim, PostError, Proofs, Refusal, Validator, View, check_height};
+use super::{
+    Atx, Checked, Dependencies, Invalid, Known, PostClaim, PostError, Proofs, Refusal, Share, Validator, View, check_height,
+};
 
 /// Whether it is the first of its identity.
 fn is_first(inner: &InnerActivationTxV1) -> bool {
@@ -78,7 +80,7 @@ impl<V: View, P: Proofs> Validator<V, P> {
         let nipost = inner.nipost.as_ref().ok_or(Invalid::NoNipost)?;
         let commitment = match challenge.commitment_atx_id {
             Some(commitment) => commitment,
-            None => self.view.commitment(&smesher).ok_or(Invalid::UnknownCommitment(smesher))?,
+            None => self.view.commitment(&smesher)?.ok_or(Invalid::UnknownCommitment(smesher))?,
         };
         let (vrf_nonce, before) = if is_first(inner) {
             self.check_commitment(&commitment, publish)?;
@@ -96,35 +98,44 @@ impl<V: View, P: Proofs> Validator<V, P> {
         let units = effective_units(inner.num_units, before);
         let ticks = leaves.ticks(self.rules.tick_size);
         check_height(base, ticks)?;
-        Ok(Known {
-            id: inner.id().map_err(Invalid::from)?,
-            smesher,
-            publish,
+        let previous = challenge.prev_atx_id;
+        let share = Share {
+            previous: (!previous.is_empty()).then_some(previous),
+            previous_index: 0,
+            units: inner.num_units,
+            publish_epoch: publish,
+        };
+        let row = Atx {
+            publish_epoch: publish,
             sequence: challenge.sequence,
             commitment: challenge.commitment_atx_id,
-            vrf_nonce,
-            base,
+            marriage: None,
+            coinbase: inner.coinbase,
+            effective_units: units,
+            base_height: base,
             ticks,
-            units,
+            vrf_nonce,
+            smesher,
             weight: weight(units, ticks).map_err(Invalid::from)?,
-            posts: vec![Post { id: smesher, previous: challenge.prev_atx_id, units: inner.num_units }],
+            received: 0,
             validity: self.validity(),
-        })
+        };
+        Ok(Known { id: inner.id().map_err(Invalid::from)?, row, shares: vec![(smesher, share)] })
     }
 
-    fn v1_previous(&self, atx: &ActivationTxV1) -> Result<Known, Invalid> {
+    fn v1_previous(&self, atx: &ActivationTxV1) -> Result<Known, Refusal> {
         let challenge = &atx.inner.challenge;
         let id: AtxId = challenge.prev_atx_id;
-        let previous = self.view.atx(&id).ok_or(Invalid::Previous(id))?;
-        if previous.smesher != atx.smesher_id {
-            return Err(Invalid::PreviousOfOther(id));
+        let previous = self.view.atx(&id)?.ok_or(Invalid::Previous(id))?;
+        if previous.row.smesher != atx.smesher_id {
+            return Err(Invalid::PreviousOfOther(id).into());
         }
-        if previous.publish >= challenge.publish_epoch {
-            return Err(Invalid::PreviousEpoch(id));
+        if previous.row.publish_epoch >= challenge.publish_epoch {
+            return Err(Invalid::PreviousEpoch(id).into());
         }
-        let expected = previous.sequence.wrapping_add(1);
+        let expected = previous.row.sequence.wrapping_add(1);
         if challenge.sequence != expected {
-            return Err(Invalid::Sequence { found: challenge.sequence, expected });
+            return Err(Invalid::Sequence { found: challenge.sequence, expected }.into());
         }
         Ok(previous)
     }
@@ -138,8 +149,8 @@ impl<V: View, P: Proofs> Validator<V, P> {
         commitment: &AtxId,
     ) -> Result<VrfNonce, Refusal> {
         let inner = &atx.inner;
-        let nonce = inner.vrf_nonce.unwrap_or(previous.vrf_nonce);
-        if inner.vrf_nonce.is_some() || inner.num_units > previous.units {
+        let nonce = inner.vrf_nonce.unwrap_or(previous.row.vrf_nonce);
+        if inner.vrf_nonce.is_some() || inner.num_units > previous.row.effective_units {
             let metadata = nipost.post_metadata.as_ref().ok_or(Invalid::NoPostMetadata)?;
             let labels = (inner.num_units, metadata.labels_per_unit);
             self.check_vrf(&atx.smesher_id, commitment, nonce, labels)?;
@@ -160,13 +171,13 @@ impl<V: View, P: Proofs> Validator<V, P> {
         let Some(reference) = reference(metadata) else {
             return Err(Invalid::Post { id, error: PostError::Invalid("a challenge of another length than 32".into()) }.into());
         };
-        let claim = PostClaim { id, commitment, challenge: reference.0, units: inner.num_units, proof, all_labels: false };
+        let claim = PostClaim { id, commitment, challenge: reference.0, units: inner.num_units, proof, labels: Checked::Some };
         match self.proofs.post(&claim) {
             Ok(()) => {}
             Err(PostError::Index(index)) => return Err(Refusal::Malfeasance { index }),
             Err(e) => return Err(Refusal::post(id, e)),
         }
-        let round = self.view.round(&reference).ok_or(Invalid::PoetProof(reference))?;
+        let round = self.view.round(&reference)?.ok_or(Invalid::PoetProof(reference))?;
         let member = inner.challenge.hash().map_err(Invalid::from)?;
         let leads =
             proto::merkle::verify(&round.statement.0, &[nipost.membership.leaf_index], &[member.0], &nipost.membership.nodes);

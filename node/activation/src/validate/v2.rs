@@ -11,7 +11,9 @@ use proto::{
     units::{Labels, SpaceUnits},
 };
 
-use super::{Dependencies, Invalid, Known, Post, PostClaim, Proofs, Refusal, Validator, View, check_height, is_consent};
+use super::{
+    Atx, Checked, Dependencies, Invalid, Known, PostClaim, Proofs, Refusal, Share, Validator, View, check_height, is_consent,
+};
 
 pub(super) fn dependencies(atx: &ActivationTxV2) -> Dependencies {
     let mut atxs = vec![atx.positioning_atx];
@@ -89,8 +91,8 @@ impl<V: View, P: Proofs> Validator<V, P> {
         }
         let mut previous = Vec::with_capacity(atx.previous_atxs.len());
         for id in &atx.previous_atxs {
-            let known = self.view.atx(id).ok_or(Invalid::Previous(*id))?;
-            if known.publish >= publish {
+            let known = self.view.atx(id)?.ok_or(Invalid::Previous(*id))?;
+            if known.row.publish_epoch >= publish {
                 return Err(Invalid::PreviousEpoch(*id).into());
             }
             previous.push(known);
@@ -112,58 +114,66 @@ impl<V: View, P: Proofs> Validator<V, P> {
         if atx.initial.is_none() {
             self.v2_vrf_nonce(atx, &rounds)?;
         }
-        let posts = rounds.iter().flatten();
-        Ok(Known {
-            id: atx.id().map_err(Invalid::from)?,
-            smesher: atx.smesher_id,
-            publish,
+        let share = |part: &Part<'_>| Share {
+            previous: (!part.previous.is_empty()).then_some(part.previous),
+            previous_index: part.post.prev_atx_index,
+            units: part.post.num_units,
+            publish_epoch: publish,
+        };
+        let row = Atx {
+            publish_epoch: publish,
             sequence: 0,
             commitment: atx.initial.as_ref().map(|initial| initial.commitment_atx),
-            vrf_nonce: atx.vrf_nonce,
-            base,
+            marriage: atx.marriage_atx,
+            coinbase: atx.coinbase,
+            effective_units: sum.units,
+            base_height: base,
             ticks: sum.ticks,
-            units: sum.units,
+            vrf_nonce: atx.vrf_nonce,
+            smesher: atx.smesher_id,
             weight: sum.weight,
-            posts: posts.map(|part| Post { id: part.id, previous: part.previous, units: part.post.num_units }).collect(),
+            received: 0,
             validity: self.validity(),
-        })
+        };
+        let shares = rounds.iter().flatten().map(|part| (part.id, share(part))).collect();
+        Ok(Known { id: atx.id().map_err(Invalid::from)?, row, shares })
     }
 
-    fn v2_marriages(&self, atx: &ActivationTxV2) -> Result<(), Invalid> {
+    fn v2_marriages(&self, atx: &ActivationTxV2) -> Result<(), Refusal> {
         let mut seen = BTreeSet::new();
         for certificate in &atx.marriages {
             let id = if certificate.reference_atx.is_empty() {
                 atx.smesher_id
             } else {
-                let known = self.view.atx(&certificate.reference_atx);
-                known.ok_or(Invalid::CertificateAtx(certificate.reference_atx))?.smesher
+                let known = self.view.atx(&certificate.reference_atx)?;
+                known.ok_or(Invalid::CertificateAtx(certificate.reference_atx))?.row.smesher
             };
             if !is_consent(&self.rules.network, &id, &atx.smesher_id, &certificate.signature) {
-                return Err(Invalid::CertificateSignature(id));
+                return Err(Invalid::CertificateSignature(id).into());
             }
             if !seen.insert(id) {
-                return Err(Invalid::CertificateTwice(id));
+                return Err(Invalid::CertificateTwice(id).into());
             }
         }
         Ok(())
     }
 
     /// The identities that marriage indices count in.
-    fn v2_set(&self, atx: &ActivationTxV2) -> Result<Vec<NodeId>, Invalid> {
+    fn v2_set(&self, atx: &ActivationTxV2) -> Result<Vec<NodeId>, Refusal> {
         let Some(marriage_atx) = atx.marriage_atx else { return Ok(vec![atx.smesher_id]) };
-        let marriage = self.view.marriage(&atx.smesher_id).filter(|marriage| marriage.atx == marriage_atx);
+        let marriage = self.view.marriage(&atx.smesher_id)?.filter(|marriage| marriage.atx == marriage_atx);
         let marriage = marriage.ok_or(Invalid::NotMarried(marriage_atx))?;
-        let by = self.view.atx(&marriage_atx).ok_or(Invalid::NotMarried(marriage_atx))?;
-        if by.publish.0.saturating_add(2) > atx.publish_epoch.0 {
-            return Err(Invalid::MarriageEpoch(marriage_atx));
+        let by = self.view.atx(&marriage_atx)?.ok_or(Invalid::NotMarried(marriage_atx))?;
+        if by.row.publish_epoch.0.saturating_add(2) > atx.publish_epoch.0 {
+            return Err(Invalid::MarriageEpoch(marriage_atx).into());
         }
-        Ok(self.view.married(marriage.set))
+        Ok(self.view.married(marriage.set)?)
     }
 
     /// The challenges of all identities are members of the round; gives its elapsed time. Of several identities with one leaf
     /// only the first one counts.
     fn v2_membership(&self, atx: &ActivationTxV2, nipost: &NipostV2, parts: &[Part<'_>]) -> Result<Leaves, Refusal> {
-        let round = self.view.round(&nipost.challenge).ok_or(Invalid::PoetProof(nipost.challenge))?;
+        let round = self.view.round(&nipost.challenge)?.ok_or(Invalid::PoetProof(nipost.challenge))?;
         let mut members = BTreeMap::new();
         for part in parts {
             if let std::collections::btree_map::Entry::Vacant(entry) = members.entry(part.post.membership_leaf_index) {
@@ -191,7 +201,7 @@ impl<V: View, P: Proofs> Validator<V, P> {
                     challenge: nipost.challenge.0,
                     units: part.post.num_units,
                     proof: &part.post.post,
-                    all_labels: false,
+                    labels: Checked::Some,
                 };
                 self.proofs.post(&claim).map_err(|e| Refusal::post(part.id, e))?;
             }
@@ -199,9 +209,10 @@ impl<V: View, P: Proofs> Validator<V, P> {
         Ok(())
     }
 
-    fn v2_commitment(&self, atx: &ActivationTxV2, id: &NodeId) -> Result<AtxId, Invalid> {
+    fn v2_commitment(&self, atx: &ActivationTxV2, id: &NodeId) -> Result<AtxId, Refusal> {
         let own = atx.initial.as_ref().map(|initial| initial.commitment_atx);
-        own.or_else(|| self.view.commitment(id)).ok_or(Invalid::UnknownCommitment(*id))
+        let known = own.map_or_else(|| self.view.commitment(id), |own| Ok(Some(own)))?;
+        Ok(known.ok_or(Invalid::UnknownCommitment(*id))?)
     }
 
     /// The publisher's nonce has to suit the space of all.

@@ -42,11 +42,10 @@ impl Services {
     }
 }
 
-#[tonic::async_trait]
-impl ActivationService for Services {
-    async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetResponse>, Status> {
-        let wanted = request.into_inner().id;
-        let wanted = <[u8; 32]>::try_from(wanted)
+impl Services {
+    /// The activation of this id, and why its identity is malicious, if it is.
+    pub(super) async fn judged(&self, id: Vec<u8>) -> Result<(Activation, Option<Malfeasance>), Status> {
+        let wanted = <[u8; 32]>::try_from(id)
             .map_err(|bytes| Status::invalid_argument(format!("invalid ATX ID length ({}): expected 32 bytes", bytes.len())))?;
         let found = self
             .query(move |node| {
@@ -55,7 +54,14 @@ impl ActivationService for Services {
                 Ok(Some((atx, malfeasance)))
             })
             .await?;
-        let (atx, found) = found.ok_or_else(|| Status::not_found(format!("activation {} is not known", AtxId(wanted))))?;
+        found.ok_or_else(|| Status::not_found(format!("activation {} is not known", AtxId(wanted))))
+    }
+}
+
+#[tonic::async_trait]
+impl ActivationService for Services {
+    async fn get(&self, request: Request<wire::GetRequest>) -> Result<Response<wire::GetResponse>, Status> {
+        let (atx, found) = self.judged(request.into_inner().id).await?;
         let malfeasance_proof = found.map(|found| malfeasance(atx.smesher, found));
         Ok(Response::new(wire::GetResponse { atx: Some(self.activation(atx)), malfeasance_proof }))
     }

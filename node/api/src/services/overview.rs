@@ -42,6 +42,21 @@ impl OverviewService for Services {
             peers: peers.collect(),
             identities: node.identities().into_iter().map(identity).collect(),
             coinbase: node.coinbase().map(|coinbase| coinbase.to_text(constants.addresses)).unwrap_or_default(),
+            peer_id: node.peer_id(),
+        }))
+    }
+
+    async fn activation(&self, request: Request<wire::ActivationRequest>) -> Result<Response<wire::ActivationResponse>, Status> {
+        let (atx, malfeasance) = self.judged(request.into_inner().id).await?;
+        Ok(Response::new(wire::ActivationResponse {
+            id: atx.id.0.to_vec(),
+            publish_epoch: atx.publish.0,
+            smesher: atx.smesher.0.to_vec(),
+            coinbase: atx.coinbase.to_text(self.node.constants().addresses),
+            units: atx.num_units.0,
+            weight: atx.weight.0,
+            height: atx.height.0,
+            malicious: malfeasance.is_some(),
         }))
     }
 }

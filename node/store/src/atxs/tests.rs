@@ -10,10 +10,10 @@ pub(crate) fn new_atx(n: u8, epoch: u32, smesher: u8, previous: Option<u8>, tick
         coinbase: Address::EMPTY,
         effective_units: SpaceUnits(4),
         base_height: TickHeight(10),
-        ticks,
+        ticks: Ticks(ticks),
         vrf_nonce: VrfNonce(77),
         smesher: NodeId([smesher; 32]),
-        weight: 4 * ticks,
+        weight: Weight(4 * ticks),
         received: u64::from(n),
         validity: Validity::Unknown,
     };

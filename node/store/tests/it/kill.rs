@@ -12,9 +12,11 @@ use std::{
 
 use proto::{
     activation::Version,
+    eligibility::Weight,
     ids::{Address, AtxId, NodeId},
     keys::IdentityKey,
     layers::EpochId,
+    poet::Ticks,
     units::{SpaceUnits, TickHeight, VrfNonce},
 };
 use store::{
@@ -133,10 +135,10 @@ fn atx(n: u64) -> NewAtx {
             coinbase: Address::EMPTY,
             effective_units: SpaceUnits(4),
             base_height: TickHeight(n),
-            ticks: 7,
+            ticks: Ticks(7),
             vrf_nonce: VrfNonce(n),
             smesher,
-            weight: 28,
+            weight: Weight(28),
             received: n,
             validity: Validity::Unknown,
         },

@@ -140,19 +140,19 @@ fn a_newer_database_is_refused_and_an_older_one_migrated() {
     let as_version = |version, steps| DataDir::open_as(&path, &local(), &Schema { version, steps });
     let has = |data: &DataDir, n: u8| data.state().get(Family::Malicious, &[n; 32]).unwrap().is_some();
     // interrupted in the second step: the first one stays, of the second one nothing
-    assert!(as_version(3, &[first, fails]).is_err());
-    let data = as_version(2, &[first]).unwrap();
+    assert!(as_version(4, &[first, fails]).is_err());
+    let data = as_version(3, &[first]).unwrap();
     assert!(has(&data, 0xe3) && !has(&data, 0xfd));
     drop(data);
-    let data = as_version(3, &[first, second]).unwrap();
+    let data = as_version(4, &[first, second]).unwrap();
     assert!(has(&data, 0xfe));
     drop(data);
-    for (known, steps) in [(1, &[] as &[store::schema::Migration]), (2, &[first])] {
+    for (known, steps) in [(2, &[] as &[store::schema::Migration]), (3, &[first])] {
         let error = DataDir::open_as(&path, &local(), &Schema { version: known, steps: steps.to_vec().leak() }).unwrap_err();
-        assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 4, .. }), "{error}");
         assert!(error.to_string().contains("use the newer program"));
     }
-    assert!(matches!(as_version(5, &[second]).unwrap_err(), StoreError::NoMigration { found: 3, .. }));
+    assert!(matches!(as_version(6, &[second]).unwrap_err(), StoreError::NoMigration { found: 4, .. }));
 }
 
 #[test]

@@ -1,44 +1,40 @@
 //! Twenty identities over thirty epochs, in virtual time: PoET servers that fail, lag and lie, proving services that vanish,
 //! restarts at random points. Proofs are cheap ones; builder, validation and trees are the real code.
 
-#[path = "support/network.rs"]
-mod network;
-
 use std::{
-    cell::RefCell,
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     num::NonZeroU32,
-    rc::Rc,
     time::Duration,
 };
 
 use activation::{
     builder::{
-        Action, Builder, Config, Event, Notice, OwnActivation, PostAnswer, Registration, RoundProof, Saved, SignedActivation,
-        Ticket, Verdict,
+        Action, Builder, Config, Event, Notice, PostAnswer, Registration, RoundProof, Saved, SignedActivation, Ticket, Verdict,
     },
     timeline::{Moment, Timeline},
-    validate::{Known, PostClaim, PostError, Proofs as _, Round, dependencies},
+    validate::{Checked, PostClaim, PostError, Proofs as _, dependencies},
 };
-use network::{CheapProofs, GOLDEN, NETWORK, Shared, Store, prove, validator, vrf_nonce};
 use proto::{
     activation::{Version, Versions},
-    ids::{Address, AtxId, EdSignature, Hash32, NodeId, PoetProofRef},
+    ids::{Address, AtxId, EdSignature, Hash32, NodeId},
     keys::IdentityKey,
     layers::{EpochId, LayersPerEpoch},
     merkle::Tree,
     poet::{Leaves, MembershipProof},
     signing::Domain,
-    units::{Labels, SpaceUnits, VrfNonce},
+    units::{Labels, SpaceUnits, TickHeight, VrfNonce},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use store::StoreError;
+
+use crate::network::{self, CheapProofs, GOLDEN, NETWORK, Node, prove, validator, vrf_nonce};
 
 const POETS: [&str; 2] = ["http://one", "http://two"];
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// An hour is a layer, a day an epoch.
-fn timeline() -> Timeline {
+pub(crate) fn timeline() -> Timeline {
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     Timeline {
         genesis: Moment(1_000_000_000_000_000),
@@ -51,17 +47,11 @@ fn timeline() -> Timeline {
     }
 }
 
-/// The activation of an identity with the highest epoch.
-fn last<'a>(store: &'a Store, id: &NodeId) -> Option<&'a Known> {
-    let own = store.order.iter().filter_map(|atx| store.atxs.get(atx)).filter(|known| known.units_of(id).is_some());
-    own.max_by_key(|known| known.publish)
-}
-
 /// What others stand on: the highest activation of the latest epoch before `publish`.
-fn highest(store: &Store, publish: EpochId) -> Option<&Known> {
-    let before = || store.atxs.values().filter(|known| known.publish < publish);
-    let latest = before().map(|known| known.publish).max()?;
-    before().filter(|known| known.publish == latest).max_by_key(|known| (known.height(), known.id))
+fn highest(node: &Node, publish: EpochId) -> Option<(AtxId, TickHeight)> {
+    let knowledge = &node.knowledge;
+    let latest = knowledge.atxs().latest_epoch().expect("readable")?.min(EpochId(publish.0 - 1));
+    knowledge.highest_where(latest, |_, _| Ok::<_, StoreError>(true)).expect("readable")
 }
 
 /// What a PoET server does in a round.
@@ -117,7 +107,7 @@ enum Job {
 struct World {
     time: Timeline,
     now: Moment,
-    store: Shared,
+    node: Node,
     identities: Vec<Identity>,
     /// Members by server and round.
     members: BTreeMap<(usize, EpochId), Vec<Hash32>>,
@@ -165,7 +155,7 @@ impl World {
         Self {
             time: timeline(),
             now: timeline().genesis,
-            store: Rc::new(RefCell::default()),
+            node: Node::new(),
             identities,
             members: BTreeMap::new(),
             weather,
@@ -295,13 +285,7 @@ impl World {
                 self.at(when, Job::Event(i, life, Event::Alarm));
             }
             Action::FindOwn(ticket) => {
-                let own = last(&self.store.borrow(), &self.id(i)).map(|known| OwnActivation {
-                    id: known.id,
-                    publish: known.publish,
-                    sequence: known.sequence,
-                    height: known.height(),
-                    vrf_nonce: Some(known.vrf_nonce),
-                });
+                let own = self.node.knowledge.last_of(&self.id(i)).expect("readable");
                 self.answer(i, Duration::ZERO, Event::Own(ticket, own));
             }
             Action::Prove { ticket, challenge, until } => self.prove(i, ticket, challenge, until),
@@ -312,7 +296,7 @@ impl World {
                     challenge: [0; 32],
                     units: num_units,
                     proof: &post,
-                    all_labels: true,
+                    labels: Checked::All,
                 };
                 let verdict = match CheapProofs.post(&claim) {
                     _ if self.chance(0.02) => Verdict::Unknown,
@@ -323,7 +307,7 @@ impl World {
                 self.answer(i, MINUTE, Event::Verified(ticket, verdict));
             }
             Action::FindPositioning { ticket, publish, .. } => {
-                let found = highest(&self.store.borrow(), publish).map(|known| (known.id, known.height()));
+                let found = highest(&self.node, publish);
                 self.answer(i, MINUTE, Event::Positioning(ticket, found));
             }
             Action::Register { ticket, poet, challenge, until, proof_until } => {
@@ -440,8 +424,7 @@ impl World {
         let statement = Hash32(tree.root().try_into().expect("32 bytes"));
         // The second server is a little faster.
         let leaves = Leaves(1000 + 35 * server as u64);
-        let reference = PoetProofRef(Hash32::of(&[&[server as u8], &statement.0]).0);
-        self.store.borrow_mut().rounds.insert(reference, Round { statement, leaves });
+        let reference = self.node.put_round(statement, leaves);
         RoundProof { reference, membership: MembershipProof { nodes, leaf_index: position as u64 }, leaves }
     }
 
@@ -451,15 +434,19 @@ impl World {
         }
         let publish = signed.activation.publish_epoch();
         assert!(self.time.start(publish) <= self.now, "published before its epoch");
-        if !self.store.borrow().atxs.contains_key(&signed.id) {
-            let all = validator(&self.store);
+        let is_there = |id| self.node.knowledge.atxs().get(id).expect("readable").is_some();
+        if !is_there(&signed.id) {
+            let all = validator(&self.node);
             let needs = dependencies(&signed.activation, &GOLDEN);
-            assert!(needs.atxs.iter().all(|id| self.store.borrow().atxs.contains_key(id)), "unknown activations");
+            assert!(needs.atxs.iter().all(is_there), "unknown activations");
             let result = all
                 .check_alone(&signed.activation, self.time.epoch_at(self.now))
                 .and_then(|()| all.check_with_dependencies(&signed.activation));
             match result {
-                Ok(known) => self.store.borrow_mut().insert(known),
+                Ok(known) => {
+                    let kept = self.node.keep(known, &signed.activation);
+                    assert_eq!((kept.offence, kept.marked), (None, false), "malfeasance");
+                }
                 Err(e) => self.refusals.push(format!("epoch {publish}: {e}")),
             }
         }

@@ -1,226 +1,24 @@
 //! One invalid activation for every rule (activation.md section 7), each refused with that rule's own error, beside valid ones.
 
-#[path = "support/network.rs"]
-mod network;
-
-use std::{cell::RefCell, rc::Rc};
-
-use activation::validate::{Dependencies, Invalid, Known, Marriage, PostError, Refusal, Round, Validity, dependencies};
-use network::{BAD_INDEX, GOLDEN, NETWORK, Shared, UNAVAILABLE, prove, rules, validator, vrf_nonce};
+use activation::validate::{Dependencies, Invalid, Known, PostError, Refusal, Validity, dependencies};
 use proto::{
     activation::{
         Activation,
-        v1::{ActivationTxV1, InnerActivationTxV1, NipostChallengeV1, NipostV1, PostMetadataV1},
-        v2::{ActivationTxV2, InitialPartsV2, MarriageCertificate, MembershipProofV2, NipostChallengeV2, NipostV2, SubPostV2},
+        v1::{InnerActivationTxV1, NipostChallengeV1, NipostV1, PostMetadataV1},
+        v2::{ActivationTxV2, InitialPartsV2, SubPostV2},
     },
     eligibility::Weight,
-    ids::{Address, AtxId, EdSignature, Hash32, NodeId, PoetProofRef},
-    keys::IdentityKey,
+    ids::{AtxId, NodeId, PoetProofRef},
     layers::EpochId,
-    merkle::Tree,
-    poet::{Leaves, MembershipProof, Ticks},
-    signing::{Domain, Signed},
+    poet::Ticks,
     units::{Labels, SpaceUnits, TickHeight, VrfNonce},
 };
+use store::schema::Family;
 
-const NOW: EpochId = EpochId(9);
-const NOBODY: AtxId = AtxId([0x99; 32]);
-
-fn key(number: u8) -> IdentityKey {
-    IdentityKey::from_seed(&[number; 32])
-}
-
-struct Fixture {
-    store: Shared,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        Self { store: Rc::new(RefCell::default()) }
-    }
-
-    /// A round in which these are members, beside others; gives its name and where each of them stands.
-    fn round(&self, members: &[Hash32], leaves: u64) -> (PoetProofRef, Tree) {
-        let others = [Hash32([1; 32]), Hash32([2; 32]), Hash32([3; 32])];
-        let tree = Tree::new(others.iter().chain(members).map(|member| member.0));
-        let statement = Hash32(tree.root().try_into().expect("32 bytes"));
-        let reference = PoetProofRef(Hash32::of(&[&statement.0, &leaves.to_le_bytes()]).0);
-        self.store.borrow_mut().rounds.insert(reference, Round { statement, leaves: Leaves(leaves) });
-        (reference, tree)
-    }
-
-    fn commitment(&self, id: &NodeId) -> AtxId {
-        use activation::validate::View as _;
-        network::Node(self.store.clone()).commitment(id).unwrap_or(GOLDEN)
-    }
-
-    /// An activation of version 1 whose proofs suit its challenge.
-    fn v1(&self, who: &IdentityKey, challenge: NipostChallengeV1, units: u32, leaves: u64) -> InnerActivationTxV1 {
-        let id = who.node_id();
-        let (reference, tree) = self.round(&[challenge.hash().expect("encodable")], leaves);
-        let nodes = tree.path(3).expect("a leaf").into_iter().map(|node| node.try_into().expect("32 bytes")).collect();
-        let commitment = challenge.commitment_atx_id.unwrap_or_else(|| self.commitment(&id));
-        let first = challenge.prev_atx_id.is_empty();
-        InnerActivationTxV1 {
-            challenge,
-            coinbase: Address([4; 24]),
-            num_units: SpaceUnits(units),
-            nipost: Some(NipostV1 {
-                membership: MembershipProof { nodes, leaf_index: 3 },
-                post: Some(prove(&id, &commitment, &reference.0, SpaceUnits(units))),
-                post_metadata: Some(PostMetadataV1 {
-                    challenge: reference.0.into(),
-                    labels_per_unit: Labels(rules().post.labels_per_unit),
-                }),
-            }),
-            node_id: first.then_some(id),
-            vrf_nonce: first.then_some(VrfNonce(vrf_nonce(&id))),
-        }
-    }
-
-    fn first_challenge(who: &IdentityKey, units: u32) -> NipostChallengeV1 {
-        NipostChallengeV1 {
-            publish_epoch: EpochId(5),
-            sequence: 0,
-            prev_atx_id: AtxId::default(),
-            positioning_atx_id: GOLDEN,
-            commitment_atx_id: Some(GOLDEN),
-            initial_post: Some(prove(&who.node_id(), &GOLDEN, &[0; 32], SpaceUnits(units))),
-        }
-    }
-
-    fn first(&self, who: &IdentityKey) -> InnerActivationTxV1 {
-        self.v1(who, Self::first_challenge(who, 4), 4, 100)
-    }
-
-    fn next_challenge(known: &Known) -> NipostChallengeV1 {
-        NipostChallengeV1 {
-            publish_epoch: EpochId(known.publish.0 + 1),
-            sequence: known.sequence + 1,
-            prev_atx_id: known.id,
-            positioning_atx_id: known.id,
-            commitment_atx_id: None,
-            initial_post: None,
-        }
-    }
-
-    fn next(&self, who: &IdentityKey, known: &Known) -> InnerActivationTxV1 {
-        self.v1(who, Self::next_challenge(known), 4, 100)
-    }
-
-    fn check(&self, atx: &Activation) -> Result<Known, Refusal> {
-        let validator = validator(&self.store);
-        validator.check_alone(atx, NOW)?;
-        validator.check_with_dependencies(atx)
-    }
-
-    fn accept(&self, atx: &Activation) -> Known {
-        let known = self.check(atx).expect("valid");
-        self.store.borrow_mut().insert(known.clone());
-        known
-    }
-
-    fn accept_first(&self, who: &IdentityKey) -> Known {
-        self.accept(&sign_v1(who, self.first(who)))
-    }
-
-    /// A first activation of version 2.
-    fn v2_first(&self, who: &IdentityKey, units: u32) -> ActivationTxV2 {
-        let id = who.node_id();
-        let post = prove(&id, &GOLDEN, &[0; 32], SpaceUnits(units));
-        let mut atx = self.v2(&[(who, AtxId::default())], 5, units, Some(&post));
-        atx.initial = Some(InitialPartsV2 { commitment_atx: GOLDEN, post });
-        atx
-    }
-
-    /// An activation of version 2 by the first of these, who follow these activations, each with so many units.
-    fn v2(
-        &self,
-        who: &[(&IdentityKey, AtxId)],
-        publish: u32,
-        units: u32,
-        initial: Option<&proto::post::Proof>,
-    ) -> ActivationTxV2 {
-        let challenges = who.iter().map(|(_, previous)| NipostChallengeV2 {
-            publish_epoch: EpochId(publish),
-            prev_atx_id: *previous,
-            positioning_atx_id: GOLDEN,
-            initial_post: initial.cloned(),
-        });
-        let members: Vec<Hash32> = challenges.map(|challenge| challenge.hash().expect("encodable")).collect();
-        let (reference, _) = self.round(&members, 200);
-        // All leaves of the tree from the fourth on are proven; the three before them are what is missing.
-        let others: Vec<[u8; 32]> = vec![proto::merkle::join(&[1; 32], &[2; 32]), [3; 32]];
-        let nodes = match members.len() {
-            1 => vec![others[1], others[0]],
-            2 => vec![others[1], others[0], [0; 32], [0; 32]],
-            _ => unreachable!("one or two"),
-        };
-        let posts = who.iter().enumerate().map(|(i, (who, _))| {
-            let id = who.node_id();
-            SubPostV2 {
-                marriage_index: i as u32,
-                prev_atx_index: i as u32,
-                membership_leaf_index: 3 + i as u64,
-                post: prove(&id, &self.commitment(&id), &reference.0, SpaceUnits(units)),
-                num_units: SpaceUnits(units),
-            }
-        });
-        ActivationTxV2 {
-            publish_epoch: EpochId(publish),
-            positioning_atx: GOLDEN,
-            coinbase: Address([4; 24]),
-            initial: None,
-            previous_atxs: who.iter().map(|(_, previous)| *previous).filter(|id| !id.is_empty()).collect(),
-            niposts: vec![NipostV2 { membership: MembershipProofV2 { nodes }, challenge: reference, posts: posts.collect() }],
-            vrf_nonce: VrfNonce(vrf_nonce(&who[0].0.node_id())),
-            marriages: Vec::new(),
-            marriage_atx: None,
-            smesher_id: who[0].0.node_id(),
-            signature: EdSignature::default(),
-        }
-    }
-
-    /// Two identities with first activations of epoch 5, married by one of them in epoch 6.
-    fn couple(&self) -> (IdentityKey, IdentityKey, Known, Known, AtxId) {
-        let (a, b) = (key(1), key(2));
-        let first = self.accept_first(&a);
-        let of_b = self.accept_first(&b);
-        let mut wedding = self.v2(&[(&a, first.id)], 6, 4, None);
-        wedding.marriages = vec![certificate(&a, &a, AtxId::default()), certificate(&b, &a, of_b.id)];
-        let of_a = self.accept(&sign_v2(&a, wedding));
-        let mut store = self.store.borrow_mut();
-        for who in [&a, &b] {
-            store.marriages.insert(who.node_id(), Marriage { set: 1, atx: of_a.id });
-            store.married.push((who.node_id(), 1));
-        }
-        drop(store);
-        let atx = of_a.id;
-        (a, b, of_a, of_b, atx)
-    }
-
-    /// A valid activation of the couple.
-    fn merged(&self, a: &IdentityKey, b: &IdentityKey, of_a: &Known, of_b: &Known) -> ActivationTxV2 {
-        let mut atx = self.v2(&[(a, of_a.id), (b, of_b.id)], 8, 4, None);
-        atx.marriage_atx = Some(of_a.id);
-        atx
-    }
-}
-
-fn certificate(who: &IdentityKey, publisher: &IdentityKey, reference_atx: AtxId) -> MarriageCertificate {
-    MarriageCertificate { reference_atx, signature: who.sign(&NETWORK, Domain::Marriage, &publisher.node_id().0) }
-}
-
-fn sign_v1(who: &IdentityKey, inner: InnerActivationTxV1) -> Activation {
-    let mut atx = ActivationTxV1 { inner, smesher_id: who.node_id(), signature: EdSignature::default() };
-    atx.signature = who.sign(&NETWORK, Domain::Atx, &atx.signed_bytes().expect("encodable"));
-    Activation::V1(Box::new(atx))
-}
-
-fn sign_v2(who: &IdentityKey, mut atx: ActivationTxV2) -> Activation {
-    atx.signature = who.sign(&NETWORK, Domain::Atx, &atx.signed_bytes().expect("encodable"));
-    Activation::V2(Box::new(atx))
-}
+use crate::{
+    fixture::{Fixture, NOBODY, NOW, certificate, key, sign_v1, sign_v2},
+    network::{BAD_INDEX, GOLDEN, Node, UNAVAILABLE, prove, rules, validator, vrf_nonce},
+};
 
 fn invalid(rule: Invalid) -> Result<Known, Refusal> {
     Err(rule.into())
@@ -230,35 +28,40 @@ fn other_proof(id: NodeId) -> Invalid {
     Invalid::Post { id, error: PostError::Invalid("another proof".into()) }
 }
 
+fn worth(known: &Known) -> (SpaceUnits, Ticks, Weight) {
+    (known.row.effective_units, known.row.ticks, known.row.weight)
+}
+
 #[test]
 fn valid_activations_of_one_identity() {
     let all = Fixture::new();
     let a = key(1);
     let first = all.accept_first(&a);
-    assert_eq!((first.units, first.ticks, first.weight, first.base), (SpaceUnits(4), Ticks(10), Weight(40), TickHeight(0)));
-    assert_eq!((first.commitment, first.validity), (Some(GOLDEN), Validity::Unknown));
+    assert_eq!(worth(&first), (SpaceUnits(4), Ticks(10), Weight(40)));
+    assert_eq!(first.row.base_height, TickHeight(0));
+    assert_eq!((first.row.commitment, first.row.validity), (Some(GOLDEN), Validity::Unknown));
 
     // It grows: the new units count one epoch later.
     let grown = all.v1(&a, Fixture::next_challenge(&first), 6, 59);
     let second = all.accept(&sign_v1(&a, grown));
-    assert_eq!((second.units, second.ticks, second.weight), (SpaceUnits(4), Ticks(5), Weight(20)));
-    assert_eq!((second.base, second.height()), (TickHeight(10), TickHeight(15)));
-    assert_eq!(second.vrf_nonce, first.vrf_nonce);
+    assert_eq!(worth(&second), (SpaceUnits(4), Ticks(5), Weight(20)));
+    assert_eq!((second.row.base_height, second.row.height()), (TickHeight(10), TickHeight(15)));
+    assert_eq!(second.row.vrf_nonce, first.row.vrf_nonce);
     assert_eq!(second.units_of(&a.node_id()), Some(SpaceUnits(6)));
 
     // It shrinks at once, and gives a nonce that suits less space.
     let mut shrunk = all.v1(&a, Fixture::next_challenge(&second), 2, 60);
     shrunk.vrf_nonce = Some(VrfNonce(vrf_nonce(&a.node_id()) + 1));
     let third = all.accept(&sign_v1(&a, shrunk));
-    assert_eq!((third.units, third.weight), (SpaceUnits(2), Weight(12)));
-    assert_eq!(third.vrf_nonce, VrfNonce(vrf_nonce(&a.node_id()) + 1));
+    assert_eq!(worth(&third), (SpaceUnits(2), Ticks(6), Weight(12)));
+    assert_eq!(third.row.vrf_nonce, VrfNonce(vrf_nonce(&a.node_id()) + 1));
 
     // The same one in version 2.
     let fourth = all.accept(&sign_v2(&a, all.v2(&[(&a, third.id)], 8, 2, None)));
-    assert_eq!((fourth.units, fourth.ticks, fourth.weight, fourth.sequence), (SpaceUnits(2), Ticks(20), Weight(40), 0));
+    assert_eq!((worth(&fourth), fourth.row.sequence), ((SpaceUnits(2), Ticks(20), Weight(40)), 0));
     let b = key(2);
     let of_b = all.accept(&sign_v2(&b, all.v2_first(&b, 4)));
-    assert_eq!((of_b.commitment, of_b.weight), (Some(GOLDEN), Weight(80)));
+    assert_eq!((of_b.row.commitment, of_b.row.weight), (Some(GOLDEN), Weight(80)));
 }
 
 #[test]
@@ -266,11 +69,11 @@ fn valid_activations_of_a_couple() {
     let all = Fixture::new();
     let (a, b, of_a, of_b, _) = all.couple();
     let known = all.accept(&sign_v2(&a, all.merged(&a, &b, &of_a, &of_b)));
-    assert_eq!((known.units, known.weight), (SpaceUnits(8), Weight(160)));
+    assert_eq!(worth(&known), (SpaceUnits(8), Ticks(20), Weight(160)));
     assert_eq!(known.units_of(&b.node_id()), Some(SpaceUnits(4)));
     // A married identity may go on alone, from its part in what they did together.
     let alone = all.accept(&sign_v2(&b, all.v2(&[(&b, known.id)], 9, 3, None)));
-    assert_eq!(alone.units, SpaceUnits(3));
+    assert_eq!(alone.row.effective_units, SpaceUnits(3));
 }
 
 #[test]
@@ -304,7 +107,7 @@ fn next_with(
     let (all, a) = (Fixture::new(), key(1));
     let first = all.accept_first(&a);
     let b = all.accept_first(&key(2));
-    assert_eq!(b.publish, first.publish);
+    assert_eq!(b.row.publish_epoch, first.row.publish_epoch);
     let mut parts = Fixture::next_challenge(&first);
     challenge(&mut parts);
     let mut inner = all.v1(&a, parts, 4, 100);
@@ -379,25 +182,25 @@ fn rules_for_later_activations_of_version_1() {
     let of_b = all.accept_first(&key(2));
     let challenge = NipostChallengeV1 { prev_atx_id: of_b.id, ..Fixture::next_challenge(&first) };
     assert_eq!(all.check(&sign_v1(&key(1), all.v1(&key(1), challenge, 4, 100))), invalid(Invalid::PreviousOfOther(of_b.id)));
-    let challenge = NipostChallengeV1 { publish_epoch: first.publish, ..Fixture::next_challenge(&first) };
+    let challenge = NipostChallengeV1 { publish_epoch: first.row.publish_epoch, ..Fixture::next_challenge(&first) };
     assert_eq!(all.check(&sign_v1(&key(1), all.v1(&key(1), challenge, 4, 100))), invalid(Invalid::PreviousEpoch(first.id)));
 
     // An identity that nobody has seen a commitment of, and one without a part in its previous activation.
     let mut strange = first.clone();
-    (strange.id, strange.commitment, strange.smesher) = (NOBODY, None, key(3).node_id());
-    all.store.borrow_mut().insert(strange.clone());
+    (strange.id, strange.row.commitment, strange.row.smesher) = (NOBODY, None, key(3).node_id());
+    all.node.put(&strange);
     let next = sign_v1(&key(3), all.next(&key(3), &strange));
     assert_eq!(all.check(&next), invalid(Invalid::UnknownCommitment(key(3).node_id())));
-    strange.commitment = Some(GOLDEN);
-    all.store.borrow_mut().atxs.insert(NOBODY, strange);
+    strange.row.commitment = Some(GOLDEN);
+    all.node.put(&strange);
     assert_eq!(all.check(&next), invalid(Invalid::NoPreviousUnits { id: key(3).node_id(), previous: NOBODY }));
 
     // More units want a nonce that suits them, even if it is not given again.
     let mut known = first.clone();
     let beside = VrfNonce(vrf_nonce(&a) + 1);
-    known.vrf_nonce = beside;
-    known.units = SpaceUnits(2);
-    all.store.borrow_mut().atxs.insert(first.id, known);
+    known.row.vrf_nonce = beside;
+    known.row.effective_units = SpaceUnits(2);
+    all.node.put(&known);
     let units = SpaceUnits(4);
     assert_eq!(all.check(&sign_v1(&key(1), all.next(&key(1), &first))), invalid(Invalid::VrfNonce { nonce: beside, units }));
 }
@@ -462,12 +265,16 @@ fn rules_for_proofs_of_version_1() {
     let next = sign_v1(&who, all.next(&who, &first));
     let Activation::V1(atx) = &next else { unreachable!("version 1") };
     let reference = dependencies(&next, &GOLDEN).poets[0];
-    let round = all.store.borrow_mut().rounds.remove(&reference).expect("made above");
-    assert_eq!(all.check(&next), invalid(Invalid::PoetProof(reference)));
-    all.store.borrow_mut().rounds.insert(reference, round);
+    let elsewhere = Node::new();
+    for family in [Family::Atx, Family::Share, Family::AtxSmesher] {
+        elsewhere.copy(&all.node, family);
+    }
+    let missing = validator(&elsewhere).check_with_dependencies(&next);
+    assert_eq!(missing, invalid(Invalid::PoetProof(reference)));
     let high = |base| {
-        let known = Known { base: TickHeight(base), ..first.clone() };
-        all.store.borrow_mut().atxs.insert(first.id, known);
+        let mut known = first.clone();
+        known.row.base_height = TickHeight(base);
+        all.node.put(&known);
         all.check(&next)
     };
     assert!(high(u64::MAX - 20).is_ok());
