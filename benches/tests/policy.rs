@@ -95,7 +95,6 @@ fn our_crates_depend_on_each_other_in_one_direction() {
 const KEEPS_OUT: [(&str, &[&str]); 3] = [
     ("post-init", &["librocksdb-sys", "rocksdb-unity", "libp2p"]),
     ("post-prover", &["librocksdb-sys", "rocksdb-unity", "libp2p"]),
-    ("api", &["activation", "proto"]),
     ("smesh-node", &["post-init", "wgpu", "ash", "cust"]),
 ];
 

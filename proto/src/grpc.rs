@@ -18,9 +18,21 @@ mod spacemesh {
     pub mod v1 {
         tonic::include_proto!("spacemesh.v1");
     }
+
+    /// Package `spacemesh.v2alpha1`: newer services of a node (api.md section 5).
+    #[expect(missing_docs, clippy::pedantic, reason = "generated")]
+    pub mod v2alpha1 {
+        tonic::include_proto!("spacemesh.v2alpha1");
+    }
+
+    /// Package `spacemesh.v2beta1`: the same again under another name.
+    #[expect(missing_docs, clippy::pedantic, reason = "generated")]
+    pub mod v2beta1 {
+        tonic::include_proto!("spacemesh.v2beta1");
+    }
 }
 
-pub use spacemesh::v1 as spacemesh_v1;
+pub use spacemesh::{v1 as spacemesh_v1, v2alpha1 as spacemesh_v2alpha1, v2beta1 as spacemesh_v2beta1};
 
 /// Package `smesh.node.v1`: what `smesh-node status` asks.
 #[expect(missing_docs, clippy::pedantic, reason = "generated")]

@@ -1,11 +1,11 @@
 //! What a node answers to wallets, operators and dashboards (api.md).
 //!
 //! ```text
-//!            public gRPC  Node · Mesh · Activation ──┐
-//!            JSON         the same, translated ──────┤
-//!            private gRPC Admin · Smesher · Overview ┼──► services ──► trait Node
-//!            metrics      Prometheus, /health ───────┘
-//!            post gRPC, with or without TLS ────────────► services handed in by the node
+//!            public gRPC  Node · Mesh · Activation · Network ┐
+//!            JSON         the same, translated ──────────────┤
+//!            private gRPC Admin · Smesher · Overview ────────┼──► services ──► trait Node
+//!            metrics      Prometheus, /health ───────────────┘
+//!            post gRPC, with or without TLS ────────────────────► services handed in by the node
 //! ```
 //!
 //! - [`node`]: the trait through which the services ask the node

@@ -22,6 +22,14 @@ use proto::grpc::{
         mesh_service_server::MeshServiceServer, node_service_server::NodeServiceServer,
         smesher_service_server::SmesherServiceServer,
     },
+    spacemesh_v2alpha1::{
+        network_service_server::NetworkServiceServer as NetworkV2Alpha1Server,
+        node_service_server::NodeServiceServer as NodeV2Alpha1Server,
+    },
+    spacemesh_v2beta1::{
+        network_service_server::NetworkServiceServer as NetworkV2Beta1Server,
+        node_service_server::NodeServiceServer as NodeV2Beta1Server,
+    },
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use tonic::{
@@ -70,12 +78,32 @@ pub enum Service {
     Post,
     /// Which proving services are there.
     PostInfo,
+    /// What network this is.
+    NetworkV2Alpha1,
+    /// The same under its newer name.
+    NetworkV2Beta1,
+    /// How far the node is.
+    NodeV2Alpha1,
+    /// The same under its newer name.
+    NodeV2Beta1,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Node, Self::Mesh, Self::Activation, Self::Admin, Self::Smesher, Self::Overview, Self::Post, Self::PostInfo];
+    pub const ALL: [Self; 12] = [
+        Self::Node,
+        Self::Mesh,
+        Self::Activation,
+        Self::Admin,
+        Self::Smesher,
+        Self::Overview,
+        Self::Post,
+        Self::PostInfo,
+        Self::NetworkV2Alpha1,
+        Self::NetworkV2Beta1,
+        Self::NodeV2Alpha1,
+        Self::NodeV2Beta1,
+    ];
 
     /// Its name in gRPC.
     pub const fn name(self) -> &'static str {
@@ -88,6 +116,10 @@ impl Service {
             Self::Overview => "smesh.node.v1.OverviewService",
             Self::Post => "spacemesh.v1.PostService",
             Self::PostInfo => "spacemesh.v1.PostInfoService",
+            Self::NetworkV2Alpha1 => "spacemesh.v2alpha1.NetworkService",
+            Self::NetworkV2Beta1 => "spacemesh.v2beta1.NetworkService",
+            Self::NodeV2Alpha1 => "spacemesh.v2alpha1.NodeService",
+            Self::NodeV2Beta1 => "spacemesh.v2beta1.NodeService",
         }
     }
 
@@ -102,6 +134,10 @@ impl Service {
             Self::Overview => "overview",
             Self::Post => "post",
             Self::PostInfo => "postInfo",
+            Self::NetworkV2Alpha1 => "network_v2alpha1",
+            Self::NetworkV2Beta1 => "network_v2beta1",
+            Self::NodeV2Alpha1 => "node_v2alpha1",
+            Self::NodeV2Beta1 => "node_v2beta1",
         }
     }
 }
@@ -154,7 +190,18 @@ impl Default for Listeners {
             Some(Listener { address: (Ipv4Addr::LOCALHOST, port).into(), services: services.to_vec() })
         };
         Self {
-            public: here(9092, &[Service::Node, Service::Mesh, Service::Activation]),
+            public: here(
+                9092,
+                &[
+                    Service::Node,
+                    Service::Mesh,
+                    Service::Activation,
+                    Service::NetworkV2Alpha1,
+                    Service::NetworkV2Beta1,
+                    Service::NodeV2Alpha1,
+                    Service::NodeV2Beta1,
+                ],
+            ),
             private: here(9093, &[Service::Admin, Service::Smesher, Service::Overview]),
             post: here(9094, &[Service::Post, Service::PostInfo]),
             tls: None,
@@ -341,6 +388,10 @@ impl Starting<'_> {
                 Service::Overview => routes.add_service(limited!(OverviewServiceServer)),
                 Service::Post => (self.offer.post)(routes),
                 Service::PostInfo => (self.offer.post_info)(routes),
+                Service::NetworkV2Alpha1 => routes.add_service(limited!(NetworkV2Alpha1Server)),
+                Service::NetworkV2Beta1 => routes.add_service(limited!(NetworkV2Beta1Server)),
+                Service::NodeV2Alpha1 => routes.add_service(limited!(NodeV2Alpha1Server)),
+                Service::NodeV2Beta1 => routes.add_service(limited!(NodeV2Beta1Server)),
             };
         }
         Ok(Routes::from(routes.into_axum_router().layer(axum::middleware::from_fn(metrics::count))))

@@ -6,6 +6,7 @@ mod mesh;
 mod node;
 mod overview;
 mod smesher;
+mod v2;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 

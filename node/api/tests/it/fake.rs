@@ -90,7 +90,8 @@ impl Fake {
     fn read<T>(&self, answer: T) -> T {
         let busy = self.busy.fetch_add(1, Ordering::SeqCst) + 1;
         self.busiest.fetch_max(busy, Ordering::SeqCst);
-        std::thread::sleep(*self.slow.lock().unwrap());
+        let slow = *self.slow.lock().unwrap();
+        std::thread::sleep(slow);
         self.busy.fetch_sub(1, Ordering::SeqCst);
         answer
     }

@@ -14,6 +14,8 @@ use proto::{
             post_info_service_client::PostInfoServiceClient, post_service_client::PostServiceClient,
             smesher_service_client::SmesherServiceClient,
         },
+        spacemesh_v2alpha1::{self as v2alpha1, node_status_response::SyncStatus},
+        spacemesh_v2beta1 as v2beta1,
     },
     ids::NodeId,
     layers::{EpochId, LayerId},
@@ -75,6 +77,29 @@ async fn the_node_says_what_it_is() {
     expected.synced_layer = Some(layer(8062));
     expected.verified_layer = Some(layer(8062));
     assert_eq!(changed, wire::NodeStatus { connected_peers: 0, is_synced: false, ..expected });
+}
+
+#[tokio::test]
+async fn the_network_and_the_node_of_v2() {
+    let served = serve(&listeners()).await;
+    let channel = channel(served.running.public).await;
+    let mut network = v2alpha1::network_service_client::NetworkServiceClient::new(channel.clone());
+    let info = network.info(v2alpha1::NetworkInfoRequest {}).await.unwrap().into_inner();
+    assert_eq!((&*info.hrp, info.layer_duration.unwrap().seconds, info.labels_per_unit), ("sm", 300, 1 << 32));
+    let mut network = v2beta1::network_service_client::NetworkServiceClient::new(channel.clone());
+    assert_eq!(network.info(v2beta1::NetworkInfoRequest {}).await.unwrap().into_inner().genesis_id, info.genesis_id);
+    let mut node = v2alpha1::node_service_client::NodeServiceClient::new(channel.clone());
+    let mut newer = v2beta1::node_service_client::NodeServiceClient::new(channel);
+    for (connected_peers, synced, expected) in
+        [(2, true, SyncStatus::Synced), (2, false, SyncStatus::Syncing), (0, true, SyncStatus::Offline)]
+    {
+        *served.node.status.lock().unwrap() = Status { connected_peers, synced, latest: LayerId(9), applied: LayerId(8) };
+        let status = node.status(v2alpha1::NodeStatusRequest {}).await.unwrap().into_inner();
+        assert_eq!((status.status(), status.connected_peers), (expected, connected_peers as u64));
+        assert_eq!((status.latest_layer, status.applied_layer, status.current_layer), (9, 8, 14_544));
+        let again = newer.status(v2beta1::NodeStatusRequest {}).await.unwrap().into_inner();
+        assert_eq!((again.status, again.latest_layer), (status.status, status.latest_layer));
+    }
 }
 
 #[tokio::test]
@@ -317,7 +342,18 @@ async fn each_listener_has_its_services_and_no_others() {
     let served = serve(&listeners()).await;
     let running = &served.running;
     let expected: [(_, &[&str]); 3] = [
-        (running.public, &["spacemesh.v1.ActivationService", "spacemesh.v1.MeshService", "spacemesh.v1.NodeService"]),
+        (
+            running.public,
+            &[
+                "spacemesh.v1.ActivationService",
+                "spacemesh.v1.MeshService",
+                "spacemesh.v1.NodeService",
+                "spacemesh.v2alpha1.NetworkService",
+                "spacemesh.v2alpha1.NodeService",
+                "spacemesh.v2beta1.NetworkService",
+                "spacemesh.v2beta1.NodeService",
+            ],
+        ),
         (running.private, &["smesh.node.v1.OverviewService", "spacemesh.v1.AdminService", "spacemesh.v1.SmesherService"]),
         (running.post, &["spacemesh.v1.PostInfoService", "spacemesh.v1.PostService"]),
     ];

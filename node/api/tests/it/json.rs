@@ -87,6 +87,31 @@ async fn public_calls() {
     for path in LEDGER {
         json.fails(path, "", 501, 12).await;
     }
+    // v2 is asked with POST under its older name and with GET under its newer one
+    let network = json!({
+        "genesisTime": "2023-07-14T08:00:00Z",
+        "layerDuration": "300s",
+        "genesisId": "nuv/Ajq7F8y3dcYC2q3o7XCPClA=",
+        "hrp": "sm",
+        "effectiveGenesisLayer": 8063,
+        "layersPerEpoch": 4032,
+        "labelsPerUnit": "4294967296",
+    });
+    let node = json!({
+        "connectedPeers": "2",
+        "status": "SYNC_STATUS_SYNCED",
+        "latestLayer": 14540,
+        "appliedLayer": 14530,
+        "processedLayer": 14530,
+        "currentLayer": 14544,
+    });
+    for (call, expected) in [("NetworkService/Info", network), ("NodeService/Status", node)] {
+        json.answers(&format!("/spacemesh.v2alpha1.{call}"), "", expected.clone()).await;
+        let newer = format!("/spacemesh.v2beta1.{call}");
+        let (status, answer) = json.ask(Method::GET, &format!("{newer}?limit=1&x=%ff"), "").await;
+        assert_eq!((status, answer), (200, expected));
+        assert_eq!(json.ask(Method::POST, &newer, "{}").await.0, 501);
+    }
 
     let bytes = |byte: u8| proto::ids::AtxId([byte; 32]).to_base64();
     let atx = json!({

@@ -191,6 +191,28 @@ fn fields_have_the_deployed_names_numbers_and_types() {
 }
 
 #[test]
+fn both_packages_of_v2_are_the_same() {
+    let pool = pool();
+    for (name, expected) in [
+        (
+            "NetworkInfoResponse",
+            "genesis_time 1, layer_duration 3, genesis_id 4, hrp 5, effective_genesis_layer 6, layers_per_epoch 7, \
+             labels_per_unit 8",
+        ),
+        (
+            "NodeStatusResponse",
+            "connected_peers 1, status 2, latest_layer 3, applied_layer 4, processed_layer 5, current_layer 6",
+        ),
+    ] {
+        for package in ["v2alpha1", "v2beta1"] {
+            let message = pool.get_message_by_name(&format!("spacemesh.{package}.{name}")).unwrap();
+            let fields: Vec<String> = message.fields().map(|field| format!("{} {}", field.name(), field.number())).collect();
+            assert_eq!(fields.join(", "), expected, "{package}");
+        }
+    }
+}
+
+#[test]
 fn values_have_the_deployed_names_and_numbers() {
     for (name, expected) in ENUMS {
         let found = pool().get_enum_by_name(&format!("spacemesh.v1.{name}")).unwrap_or_else(|| panic!("no {name}"));
