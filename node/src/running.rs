@@ -24,7 +24,6 @@ use activation::{
     post_service::PostServices,
     rows::Rows,
     smesher::{self, Smeshers, Told},
-    timeline::Timeline,
     validate::{Proofs, Rules},
     verification::{self, Priority, Verifiers},
 };
@@ -125,7 +124,7 @@ impl Node {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| Error::Start(format!("no random numbers: {error}")))?;
         let params = network.post_params();
-        let verifiers = Verifiers::start(verification::Config::new(params, seed.to_vec()))
+        let verifiers = Verifiers::start(verification::Config::new(params.clone(), seed.to_vec()))
             .map_err(|error| Error::Start(format!("failed to start the verifiers: {error}")))?;
         let state: Arc<dyn Engine> = data.state().clone();
         let knowledge =
@@ -213,7 +212,6 @@ impl Node {
             knowledge,
             positioning,
             smeshers: smeshers.clone(),
-            posts: posts.clone(),
             network: late_network.clone(),
             synced: is_synced,
         });
@@ -235,7 +233,11 @@ impl Node {
             // The sender lives as long as its receivers here.
             loop {
                 match told.recv().await {
-                    Ok(Told { at, id, notice }) => events.events.tell(at, &id, &notice),
+                    Ok(Told { at, id, notice }) => {
+                        let all = events.smeshers.status();
+                        let deadline = all.iter().find(|status| status.id == id).and_then(|status| status.deadline);
+                        events.events.tell(at, &id, &notice, deadline);
+                    }
                     Err(RecvError::Lagged(lost)) => tracing::warn!(lost, "events were lost"),
                     Err(RecvError::Closed) => return,
                 }
@@ -255,7 +257,7 @@ impl Node {
                 match news.recv().await {
                     Ok(News::Activation { known, own }) => {
                         let (id, row) = (known.id, &known.row);
-                        tracing::info!(%id, smesher = %row.smesher, epoch = %row.publish_epoch, weight = row.weight, own, "accepted an activation");
+                        tracing::info!(%id, smesher = %row.smesher, epoch = %row.publish_epoch, weight = row.weight.0, own, "accepted an activation");
                     }
                     Ok(News::Malicious { identity, own, .. }) => tracing::warn!(%identity, own, "an identity is malicious"),
                     Err(RecvError::Lagged(lost)) => tracing::warn!(lost, "news were lost"),

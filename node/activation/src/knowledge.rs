@@ -155,11 +155,6 @@ impl Knowledge {
         Atxs::new(&*self.engine)
     }
 
-    /// The database.
-    pub fn engine(&self) -> &Arc<dyn Engine> {
-        &self.engine
-    }
-
     /// Adds an identity of this node.
     pub fn add_own(&self, identity: NodeId) {
         self.own.write().unwrap_or_else(PoisonError::into_inner).insert(identity);
@@ -185,6 +180,11 @@ impl Knowledge {
     pub fn malfeasance(&self, identity: &NodeId) -> Result<Option<(Moment, Vec<u8>)>, StoreError> {
         let found = poets::malicious(&*self.engine, identity)?;
         Ok(found.map(|(received, proof)| (Moment(i64::try_from(received).unwrap_or(i64::MAX)), proof)))
+    }
+
+    /// The identities with a proof that they are malicious, ascending.
+    pub fn all_malicious(&self) -> Result<Vec<NodeId>, StoreError> {
+        poets::all_malicious(&*self.engine)
     }
 
     /// The last activation that an identity has a part in: of the latest epoch, and of those the one received last. Other than

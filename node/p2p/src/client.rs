@@ -111,9 +111,15 @@ impl Client {
             if groups.is_empty() {
                 break;
             }
-            let batches = groups.iter().flat_map(|(peer, hashes)| hashes.chunks(BATCH).map(|batch| (*peer, batch)));
+            let mut batches: Vec<(PeerId, Vec<Hash32>)> = Vec::new();
+            for (peer, hashes) in groups {
+                batches.extend(hashes.chunks(BATCH).map(|batch| (peer, batch.to_vec())));
+            }
             let mut results = stream::iter(batches)
-                .map(|(peer, batch)| async move { (peer, batch, self.batch(hint, peer, batch).await) })
+                .map(|(peer, batch)| async move {
+                    let result = self.batch(hint, peer, &batch).await;
+                    (peer, batch, result)
+                })
                 .buffer_unordered(CALL_REQUESTS);
             while let Some((peer, batch, result)) = results.next().await {
                 // an answer may be cut short, so a peer that gave something is asked for the rest again
@@ -128,7 +134,7 @@ impl Client {
                     }
                 }
                 let error = if last.is_some() { "spacemesh_fetch_hash_peer_err" } else { "spacemesh_fetch_hash_missing" };
-                for hash in batch {
+                for hash in &batch {
                     if let Some(left) = pending.get_mut(hash).filter(|_| tried) {
                         counter!(error, "hint" => hint.name()).increment(1);
                         left.peers.insert(peer);

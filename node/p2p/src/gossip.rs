@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn message_ids_are_the_deployed_ones() {
-        let id = message_id(Topic::Atx.name(), &[0x2a; 100_000]);
+        let id = message_id(Topic::Atx.name(), &vec![0x2a; 100_000]);
         assert_eq!(hex::encode(id.0), "f5c8390c888476931cb5ecf274b9a0c2b5765b05bc1353f64f84627baee45c29");
     }
 

@@ -129,11 +129,11 @@ mod tests {
     struct Even;
 
     impl Handler for Even {
-        fn gossip<'a>(&'a self, _: Topic, _: Arc<[u8]>, _: PeerId) -> Boxed<'a, Verdict> {
+        fn gossip(&self, _: Topic, _: Arc<[u8]>, _: PeerId) -> Boxed<'_, Verdict> {
             Box::pin(ready(Verdict::Ignore))
         }
 
-        fn object<'a>(&'a self, hint: Hint, hash: Hash32) -> Boxed<'a, Result<Option<Vec<u8>>, String>> {
+        fn object(&self, hint: Hint, hash: Hash32) -> Boxed<'_, Result<Option<Vec<u8>>, String>> {
             Box::pin(ready(match (hint, hash.0) {
                 (Hint::Block, _) => Err("database closed".to_owned()),
                 (Hint::Atx, [first, .., mib]) if first % 2 == 0 => {

@@ -367,12 +367,9 @@ impl Task {
             _ => None,
         };
         let reason = chain(error);
-        match peer {
-            Some(peer) => {
-                tracing::info!(%peer, reason, "a connection from this host did not come about");
-                self.dialer.failed(&peer, Instant::now());
-            }
-            None => tracing::info!(reason, "a connection from this host did not come about"),
+        tracing::info!(peer = peer.map(tracing::field::display), reason, "a connection from this host did not come about");
+        if let Some(peer) = peer {
+            self.dialer.failed(&peer, Instant::now());
         }
         self.tell(Event::Failed { address, reason });
     }

@@ -71,11 +71,11 @@ pub trait Handler: Send + Sync + 'static {
     /// node's own name as `from`; that is the only way they reach it (p2p-sync.md section 7.4).
     ///
     /// Called for several messages at once, at most [`Limits::queued_messages`] of a topic.
-    fn gossip<'a>(&'a self, topic: Topic, message: Arc<[u8]>, from: PeerId) -> Boxed<'a, Verdict>;
+    fn gossip(&self, topic: Topic, message: Arc<[u8]>, from: PeerId) -> Boxed<'_, Verdict>;
 
     /// The stored object, in the form it has on the wire (p2p-sync.md section 9.1); `None` where there is none, and for kinds
     /// this node does not keep.
     ///
     /// An error is told to the peer that asked, in these words.
-    fn object<'a>(&'a self, hint: Hint, hash: Hash32) -> Boxed<'a, Result<Option<Vec<u8>>, String>>;
+    fn object(&self, hint: Hint, hash: Hash32) -> Boxed<'_, Result<Option<Vec<u8>>, String>>;
 }

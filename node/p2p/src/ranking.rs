@@ -81,7 +81,9 @@ mod tests {
         let mut ranking = Ranking::default();
         let mut peers: Vec<_> = (0..count).map(|_| PeerId::random()).collect();
         peers.sort_by_key(|peer| peer.to_bytes());
-        peers.iter().for_each(|peer| ranking.add(*peer));
+        for peer in &peers {
+            ranking.add(*peer);
+        }
         (ranking, peers)
     }
 

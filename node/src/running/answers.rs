@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use activation::{
+use ::activation::{
     builder::Notice,
     knowledge::Knowledge,
     positioning::Positioning,
-    post_service::PostServices,
-    smesher::{self, Smeshers, StateError},
+    smesher::{self, Smeshers},
 };
 use api::{
     events::Events,
@@ -32,7 +31,6 @@ pub(super) struct Answers {
     pub(super) knowledge: Arc<Knowledge>,
     pub(super) positioning: Arc<Positioning>,
     pub(super) smeshers: Smeshers,
-    pub(super) posts: PostServices,
     pub(super) network: Late<Network>,
     pub(super) synced: watch::Receiver<bool>,
 }
@@ -165,7 +163,8 @@ impl Node for Answers {
     fn malfeasance(&self, id: &NodeId) -> Result<Option<Malfeasance>, QueryError> {
         use wire::malfeasance_proof::MalfeasanceType as Kind;
 
-        let Some((_, bytes)) = self.knowledge.malfeasance(id).map_err(query)? else { return Ok(None) };
+        let found = self.knowledge.malfeasance(id).map_err(query)?;
+        let Some((_, bytes)) = found else { return Ok(None) };
         let proof: MalfeasanceProof = scale::decode(&bytes).map_err(query)?;
         let (kind, info) = match &proof.offence {
             Offence::MultipleAtxs(_) => (Kind::MalfeasanceAtx, "two activations in one epoch"),

@@ -50,7 +50,7 @@ impl Home for AtHome {
     fn put_certificate(&self, id: &NodeId, certifier: &[u8; 32], certificate: &SignedCertificate) -> Result<(), String> {
         let SignedCertificate { data, signature } = certificate.clone();
         let signature = EdSignature(signature.try_into().map_err(|_| "a signature has 64 bytes".to_owned())?);
-        self.rows.put_certificate(id, certifier, &Certificate { data: data.into(), signature }).map_err(words)
+        self.rows.put_certificate(id, certifier, &Certificate { data: (&*data).into(), signature }).map_err(words)
     }
 
     fn remove_certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<(), String> {
@@ -81,13 +81,19 @@ fn published_space(knowledge: &Knowledge, id: &NodeId) -> Result<Option<Space>, 
     };
     let Some(commitment) = knowledge.commitment(id)? else { return Ok(None) };
     let proof = match activation {
-        Activation::V1(atx) => atx.inner.nipost.and_then(|nipost| Some((nipost.post?, nipost.post_metadata?.challenge.0))),
+        Activation::V1(atx) => atx.inner.nipost.and_then(|nipost| Some((nipost.post?, nipost.post_metadata?.challenge.as_ref().try_into().ok()?))),
         Activation::V2(atx) => atx.niposts.into_iter().next().and_then(|nipost| {
             let challenge = nipost.challenge.0;
             Some((nipost.posts.into_iter().next()?.post, challenge))
         }),
     };
     Ok(proof.map(|(post, challenge)| Space { post, commitment, challenge, num_units: row.effective_units }))
+}
+
+/// The bytes of the activation that an identity published in an epoch, if it did and they are here.
+fn published(knowledge: &Knowledge, id: &NodeId, epoch: EpochId) -> Result<Option<Vec<u8>>, store::StoreError> {
+    let Some(last) = knowledge.last_of(id)?.filter(|last| last.publish == epoch) else { return Ok(None) };
+    Ok(knowledge.atxs().wire(&last.id)?.map(|(_, bytes)| bytes))
 }
 
 /// The node as its identities see it.
@@ -202,12 +208,8 @@ impl Services for ForIdentities {
 
     fn regossip<'a>(&'a self, id: &'a NodeId, epoch: EpochId) -> Answer<'a, Result<bool, String>> {
         Box::pin(async move {
-            let knowledge = self.handler.knowledge();
-            let Some(last) = knowledge.last_of(id).map_err(words)?.filter(|last| last.publish == epoch) else {
-                return Ok(false);
-            };
-            match knowledge.atxs().wire(&last.id).map_err(words)? {
-                Some((_, bytes)) => self.send(bytes).await.map(|()| true),
+            match published(self.handler.knowledge(), id, epoch).map_err(words)? {
+                Some(bytes) => self.send(bytes).await.map(|()| true),
                 None => Ok(false),
             }
         })

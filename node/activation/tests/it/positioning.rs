@@ -22,7 +22,9 @@ use proto::{
     keys::IdentityKey,
     layers::EpochId,
     malfeasance::MalfeasanceProof,
+    preset::{MinimalWeight, Preset},
     scale,
+    span::Span,
     units::{SpaceUnits, TickHeight},
 };
 use serde_json::Value;
@@ -226,14 +228,15 @@ fn active_sets() {
     let target = EpochId(6);
     let start = timeline().start(target);
     let local = Memory::default();
-    let grades = |good_percent| Grades {
-        knowledge: all.node.knowledge.clone(),
-        local: Arc::new(local.clone()),
-        timeline: timeline(),
-        delay,
-        good_percent,
-        min_weights: vec![(EpochId(2), Weight(5)), (EpochId(6), Weight(50))],
+    let grades_on = |local: &Memory, good_percent| {
+        let mut network = Preset::Mainnet.network().clone();
+        network.main.atx_grade_delay = Span(delay);
+        network.main.miner_good_atxs_percent = good_percent;
+        network.tortoise.minimal_active_set_weight =
+            vec![MinimalWeight { epoch: 2, weight: 5 }, MinimalWeight { epoch: 6, weight: 50 }];
+        Grades::new(&network, timeline(), all.node.knowledge.clone(), Arc::new(local.clone()))
     };
+    let grades = |good_percent| grades_on(&local, good_percent);
     let nothing = || Ok(None);
     assert!(matches!(grades(50).active_set(target, None, nothing), Err(SetError::None(_))));
     let early: Vec<Known> = (1..=3).map(|who| received(&all, who, start.before(delay * 5))).collect();
@@ -247,6 +250,8 @@ fn active_sets() {
     // three of five are 60 percent, which is not more than 60
     let few = grades(60).active_set(target, None, nothing);
     assert!(matches!(few, Err(SetError::TooFewGood { good: 3, total: 5, .. })), "{few:?}");
+    // without a word about it 90 are asked for
+    assert!(matches!(grades(0).active_set(target, None, nothing), Err(SetError::TooFewGood { percent: 90, .. })));
     // a chain that says what counts is believed then, if it names what is known
     let unknown = grades(60).active_set(target, None, || Ok(Some(vec![GOLDEN])));
     assert!(matches!(unknown, Err(SetError::Unknown(GOLDEN, _))));
@@ -260,7 +265,7 @@ fn active_sets() {
     // it stays, whatever comes
     assert_eq!(grades(99).active_set(target, Some(vec![late.id]), nothing).unwrap(), prepared);
     // whom somebody trusts comes before what arrived, the chain after it
-    let fresh = |good_percent| Grades { local: Arc::new(Memory::default()), ..grades(good_percent) };
+    let fresh = |good_percent| grades_on(&Memory::default(), good_percent);
     assert_eq!(fresh(10).active_set(target, Some(vec![late.id]), nothing).unwrap().active.set, [late.id]);
     let of_chain = fresh(60).active_set(target, None, || Ok(Some(vec![late.id, early[0].id, late.id]))).unwrap();
     assert_eq!(of_chain.active.set.len(), 2);

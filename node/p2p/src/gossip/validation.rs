@@ -152,14 +152,14 @@ mod tests {
     struct Gate(Semaphore);
 
     impl Handler for Gate {
-        fn gossip<'a>(&'a self, _: Topic, message: Arc<[u8]>, _: PeerId) -> Boxed<'a, Verdict> {
+        fn gossip(&self, _: Topic, message: Arc<[u8]>, _: PeerId) -> Boxed<'_, Verdict> {
             Box::pin(async move {
                 let _open = self.0.acquire().await;
                 [Verdict::Accept, Verdict::Ignore, Verdict::Reject][usize::from(message[0])]
             })
         }
 
-        fn object<'a>(&'a self, _: Hint, _: Hash32) -> Boxed<'a, Result<Option<Vec<u8>>, String>> {
+        fn object(&self, _: Hint, _: Hash32) -> Boxed<'_, Result<Option<Vec<u8>>, String>> {
             Box::pin(std::future::ready(Ok(None)))
         }
     }

@@ -19,7 +19,7 @@ async fn a_damaged_key_keeps_the_host_from_starting() {
 #[tokio::test]
 async fn a_damaged_list_of_peers_does_not() {
     let folder = folder();
-    for content in [&b""[..], b"short", &[0xff; 100_000]] {
+    for content in [&b""[..], b"short", &vec![0xff; 100_000]] {
         fs::write(folder.path().join("connected.txt"), content).unwrap();
         let node = Node::start(config(folder.path(), 1)).await;
         assert!(node.network.peers().is_empty());

@@ -62,7 +62,7 @@ impl Memory {
 }
 
 impl Handler for Memory {
-    fn gossip<'a>(&'a self, topic: Topic, message: Arc<[u8]>, from: PeerId) -> Boxed<'a, Verdict> {
+    fn gossip(&self, topic: Topic, message: Arc<[u8]>, from: PeerId) -> Boxed<'_, Verdict> {
         Box::pin(async move {
             let now = self.judging.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_judging.fetch_max(now, Ordering::SeqCst);
@@ -83,7 +83,7 @@ impl Handler for Memory {
         })
     }
 
-    fn object<'a>(&'a self, hint: Hint, hash: Hash32) -> Boxed<'a, Result<Option<Vec<u8>>, String>> {
+    fn object(&self, hint: Hint, hash: Hash32) -> Boxed<'_, Result<Option<Vec<u8>>, String>> {
         Box::pin(async move {
             if hint == Hint::Block {
                 return Err("database closed".to_owned());
