@@ -43,7 +43,7 @@ pub trait Node: Send + Sync + 'static {
     /// The nodes it is connected to.
     fn peers(&self) -> Vec<Peer>;
 
-    /// Its identities, in the order of their key files.
+    /// Its identities, in the order of their key files. May ask the database for their last activations.
     fn identities(&self) -> Vec<Identity>;
 
     /// Where rewards go.

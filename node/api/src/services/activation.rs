@@ -40,9 +40,7 @@ impl Services {
             previous_atxs: atx.previous.into_iter().map(id).collect(),
         }
     }
-}
 
-impl Services {
     /// The activation of this id, and why its identity is malicious, if it is.
     pub(super) async fn judged(&self, id: Vec<u8>) -> Result<(Activation, Option<Malfeasance>), Status> {
         let wanted = <[u8; 32]>::try_from(id)

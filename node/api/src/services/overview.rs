@@ -24,6 +24,7 @@ fn identity(identity: Identity) -> wire::Identity {
 #[tonic::async_trait]
 impl OverviewService for Services {
     async fn overview(&self, _: Request<()>) -> Result<Response<wire::OverviewResponse>, Status> {
+        let identities = self.query(|node| Ok(node.identities())).await?;
         let (node, constants, now) = (&self.node, self.node.constants(), self.node.now());
         let timeline = &constants.timeline;
         let epoch = timeline.epoch_at(now);
@@ -40,7 +41,7 @@ impl OverviewService for Services {
             next_epoch: Some(timestamp(timeline.start(EpochId(epoch.0.saturating_add(1))))),
             synced: node.status().synced,
             peers: peers.collect(),
-            identities: node.identities().into_iter().map(identity).collect(),
+            identities: identities.into_iter().map(identity).collect(),
             coinbase: node.coinbase().map(|coinbase| coinbase.to_text(constants.addresses)).unwrap_or_default(),
             peer_id: node.peer_id(),
         }))

@@ -16,6 +16,7 @@ use api::{
     node::{Activation, Answer, Constants, Identity, IdentityState, Malfeasance, Node, Peer, QueryError, Refused, Status},
 };
 use proto::{
+    eligibility::Weight,
     grpc::spacemesh_v1::{
         self as wire, NodeRequest, ServiceResponse,
         post_info_service_server::{PostInfoService, PostInfoServiceServer},
@@ -24,7 +25,7 @@ use proto::{
     ids::{Address, AtxId, NodeId},
     layers::{EpochId, LayerId},
     preset::Preset,
-    units::SpaceUnits,
+    units::{SpaceUnits, TickHeight},
 };
 use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _};
@@ -63,6 +64,8 @@ pub(crate) fn known() -> Activation {
         previous: vec![AtxId([5; 32]), AtxId([6; 32])],
         num_units: SpaceUnits(40),
         sequence: 11,
+        weight: Weight(u64::MAX),
+        height: TickHeight(77),
     }
 }
 
@@ -112,6 +115,10 @@ impl Node for Fake {
 
     fn status(&self) -> Status {
         *self.status.lock().unwrap()
+    }
+
+    fn peer_id(&self) -> String {
+        "12D3self".into()
     }
 
     fn peers(&self) -> Vec<Peer> {

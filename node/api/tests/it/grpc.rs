@@ -7,7 +7,7 @@ use api::node::{Node as _, Refused, Status};
 use proto::{
     grpc::{
         google::rpc,
-        node_v1::{IdentityState, overview_service_client::OverviewServiceClient},
+        node_v1::{ActivationRequest, ActivationResponse, IdentityState, overview_service_client::OverviewServiceClient},
         spacemesh_v1::{
             self as wire, activation_service_client::ActivationServiceClient, admin_service_client::AdminServiceClient,
             event::Details, mesh_service_client::MeshServiceClient, node_service_client::NodeServiceClient,
@@ -301,7 +301,9 @@ async fn peers_and_the_overview() {
     ];
     assert_eq!(refused, [Code::Unimplemented; 2]);
 
-    let overview = OverviewServiceClient::new(private).overview(()).await.unwrap().into_inner();
+    let mut client = OverviewServiceClient::new(private);
+    let overview = client.overview(()).await.unwrap().into_inner();
+    assert_eq!((&*overview.peer_id, overview.coinbase.is_empty()), ("12D3self", true));
     assert_eq!((&*overview.version, &*overview.network, overview.synced), ("1.2.3", "mainnet", true));
     assert_eq!((overview.layer, overview.epoch, overview.peers.len()), (14_544, 3, 2));
     let genesis = Preset::Mainnet.genesis().0.unix_time.0;
@@ -312,6 +314,23 @@ async fn peers_and_the_overview() {
     assert_eq!(first.deadline.as_ref().unwrap().what, "last moment for a PoET proof");
     assert_eq!((second.state(), &second.deadline, second.last_activation.len()), (IdentityState::Retrying, &None, 0));
     assert_eq!(second.last_error, "no PoET server took the registration");
+
+    let mut get = async |id: &[u8]| client.activation(ActivationRequest { id: id.to_vec() }).await;
+    let mut expected = ActivationResponse {
+        id: vec![7; 32],
+        publish_epoch: 3,
+        smesher: vec![1; 32],
+        coinbase: known().coinbase.to_text(proto::address::Network::Mainnet),
+        units: 40,
+        weight: u64::MAX,
+        height: 77,
+        malicious: false,
+    };
+    assert_eq!(get(&[7; 32]).await.unwrap().into_inner(), expected);
+    served.node.status.lock().unwrap().synced = false;
+    expected.malicious = true;
+    assert_eq!(get(&[7; 32]).await.unwrap().into_inner(), expected);
+    assert_eq!([code(get(&[7; 33]).await), code(get(&[8; 32]).await)], [Code::InvalidArgument, Code::NotFound]);
 }
 
 #[tokio::test]

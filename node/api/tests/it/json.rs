@@ -183,6 +183,18 @@ async fn private_calls_where_the_operator_makes_them_public() {
     assert_eq!(overview["nextEpoch"], "2023-09-08T08:00:00Z");
     let identities = overview["identities"].as_array().unwrap();
     assert_eq!((&identities[0]["publishEpoch"], identities[1].get("publishEpoch")), (&json!(4), None));
+    let atx = json!({
+        "id": proto::ids::AtxId([7; 32]).to_base64(),
+        "publishEpoch": 3,
+        "smesher": proto::ids::NodeId([1; 32]).to_base64(),
+        "coinbase": known().coinbase.to_text(proto::address::Network::Mainnet),
+        "units": 40,
+        "weight": "18446744073709551615",
+        "height": "77",
+        "malicious": false,
+    });
+    let request = json!({ "id": atx["id"] }).to_string();
+    json.answers("/smesh.node.v1.OverviewService/Activation", &request, atx).await;
     for path in STREAMS {
         let said = json.fails(path, "{}", 501, 12).await;
         assert_eq!(said, "streaming calls are not yet supported in the in-process transport");
@@ -201,6 +213,7 @@ async fn private_calls_have_no_paths_otherwise() {
         "/spacemesh.v1.AdminService/Recover",
         "/spacemesh.v1.PostInfoService/PostStates",
         "/smesh.node.v1.OverviewService/Overview",
+        "/smesh.node.v1.OverviewService/Activation",
     ] {
         json.fails(path, "{}", 404, 5).await;
     }
