@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{futures::AsyncReadExt as _, identity::Keypair};
+use futures::AsyncReadExt as _;
+use libp2p_identity::Keypair;
 use p2p::{Config, Hint, Limits, Topic};
 use proto::ids::Hash32;
 use tokio::{
@@ -258,7 +259,7 @@ async fn connections_that_never_shake_hands_keep_nobody_out() {
     let limits = Limits { handshakes: 40, ..impatient() };
     let nodes = honest(&folders, limits).await;
     let port = nodes[0].address().iter().find_map(|part| match part {
-        libp2p::multiaddr::Protocol::Tcp(port) => Some(port),
+        libp2p_core::multiaddr::Protocol::Tcp(port) => Some(port),
         _ => None,
     });
     let mut silent = Vec::new();
