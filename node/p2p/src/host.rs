@@ -133,7 +133,7 @@ impl Host {
 
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(config.limits.handshakes))
-            .with_max_established_incoming(Some((config.high_peers * 4 / 5).max(1)))
+            .with_max_established_incoming(Some((config.high_peers.saturating_mul(4) / 5).max(1)))
             .with_max_established(Some((config.high_peers.saturating_mul(11) / 10).max(1)))
             .with_max_established_per_peer(Some(2));
         let mut limits = connection_limits::Behaviour::new(limits);
