@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p_core::{Multiaddr, multiaddr::Protocol};
+use libp2p_identity::PeerId;
 
 /// An address without its peer, and the peer.
 pub(crate) fn split(whole: &Multiaddr) -> (Multiaddr, Option<PeerId>) {

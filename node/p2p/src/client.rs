@@ -7,10 +7,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use libp2p::{
-    PeerId,
-    futures::{StreamExt as _, stream},
-};
+use futures::{StreamExt as _, stream};
+use libp2p_identity::PeerId;
 use metrics::{counter, histogram};
 use proto::ids::Hash32;
 use rand::seq::IndexedRandom as _;

@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
 use proto::{ids::GenesisId, layers::LayerId, preset::Network};
 
 use crate::{address, error::ConfigError};
@@ -123,7 +124,11 @@ impl Config {
 /// Reads the addresses of a setting.
 pub(crate) fn addresses(key: &'static str, texts: &[String]) -> Result<Vec<Multiaddr>, ConfigError> {
     let read = |text: &String| {
-        text.parse().map_err(|e: libp2p::multiaddr::Error| ConfigError::Address { key, text: text.clone(), why: e.to_string() })
+        text.parse().map_err(|e: libp2p_core::multiaddr::Error| ConfigError::Address {
+            key,
+            text: text.clone(),
+            why: e.to_string(),
+        })
     };
     texts.iter().map(read).collect()
 }

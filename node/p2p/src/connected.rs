@@ -7,7 +7,8 @@ use std::{
     path::Path,
 };
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 use crate::{

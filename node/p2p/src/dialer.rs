@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
 use tokio::time::Instant;
 
 /// How long after a failure the same peer is tried again, at first and at most.

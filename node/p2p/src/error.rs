@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use libp2p::Multiaddr;
+use libp2p_core::Multiaddr;
 
 use crate::Verdict;
 

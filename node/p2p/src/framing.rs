@@ -9,7 +9,7 @@
 
 use std::io;
 
-use libp2p::futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use proto::scale::{self, Writer};
 
 use crate::protocols::MAX_REQUEST;
@@ -120,7 +120,7 @@ async fn read_bytes(stream: &mut (impl AsyncRead + Unpin), count: usize) -> io::
 
 #[cfg(test)]
 mod tests {
-    use libp2p::futures::{executor::block_on, io::Cursor};
+    use futures::{executor::block_on, io::Cursor};
     use proptest::prelude::*;
 
     use super::*;

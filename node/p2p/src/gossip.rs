@@ -9,8 +9,8 @@ pub(crate) mod waiting;
 
 use std::{collections::HashMap, fmt, io, time::Duration};
 
-use libp2p::gossipsub::{
-    self, ConfigBuilder, DataTransform, IdentTopic, Message, MessageAuthenticity, MessageId, PeerScoreParams,
+use libp2p_gossipsub::{
+    self as gossipsub, ConfigBuilder, DataTransform, IdentTopic, Message, MessageAuthenticity, MessageId, PeerScoreParams,
     PeerScoreThresholds, RawMessage, TopicHash, TopicScoreParams, ValidationMode,
 };
 use proto::ids::Hash32;

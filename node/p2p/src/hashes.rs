@@ -120,7 +120,8 @@ const _: () = assert!(MAX_ANSWER <= MAX_RESPONSE);
 mod tests {
     use std::{future::ready, sync::Arc};
 
-    use libp2p::{PeerId, futures::executor::block_on};
+    use futures::executor::block_on;
+    use libp2p_identity::PeerId;
 
     use super::*;
     use crate::{Boxed, Topic, Verdict};

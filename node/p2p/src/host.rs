@@ -9,16 +9,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use libp2p::{
-    Multiaddr, PeerId, Swarm,
-    connection_limits::{self, ConnectionLimits},
-    futures::StreamExt as _,
-    gossipsub::{self, MessageAcceptance},
-    identify, ping,
-    swarm::{
-        self, ConnectionError, DialError, NetworkBehaviour, SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
+use futures::StreamExt as _;
+use libp2p_connection_limits::{self as connection_limits, ConnectionLimits};
+use libp2p_core::{Multiaddr, transport::TransportError};
+use libp2p_gossipsub::{self as gossipsub, MessageAcceptance};
+use libp2p_identify as identify;
+use libp2p_identity::PeerId;
+use libp2p_ping as ping;
+use libp2p_swarm::{
+    self as swarm, ConnectionError, DialError, NetworkBehaviour, Swarm, SwarmEvent,
+    dial_opts::{DialOpts, PeerCondition},
 };
 use metrics::{counter, gauge};
 use tokio::{
@@ -82,7 +82,7 @@ pub(crate) enum Command {
 
 /// Everything libp2p does for a host. Limits come first: they keep the others from seeing connections that are refused.
 #[derive(NetworkBehaviour)]
-#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+#[behaviour(prelude = "libp2p_swarm::derive_prelude")]
 struct Behaviour {
     limits: connection_limits::Behaviour,
     gossip: Guard<Router>,
@@ -133,7 +133,7 @@ impl Host {
 
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(config.limits.handshakes))
-            .with_max_established_incoming(Some((config.high_peers * 4 / 5).max(1)))
+            .with_max_established_incoming(Some((config.high_peers.saturating_mul(4) / 5).max(1)))
             .with_max_established(Some((config.high_peers.saturating_mul(11) / 10).max(1)))
             .with_max_established_per_peer(Some(2));
         let mut limits = connection_limits::Behaviour::new(limits);
@@ -154,7 +154,7 @@ impl Host {
         let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
         let mut swarm = Swarm::new(transport, behaviour, id, settings);
         for address in &config.listen {
-            let failed = |e: libp2p::TransportError<io::Error>| StartError::Listen { address: address.clone(), why: chain(&e) };
+            let failed = |e: TransportError<io::Error>| StartError::Listen { address: address.clone(), why: chain(&e) };
             swarm.listen_on(address.clone()).map_err(failed)?;
         }
         config.advertise.iter().for_each(|address| swarm.add_external_address(address.clone()));

@@ -47,7 +47,8 @@ pub use error::{ConfigError, FetchError, FileError, PublishError, StartError};
 pub use gossip::Topic;
 pub use hashes::Hint;
 pub use host::Host;
-pub use libp2p::{Multiaddr, PeerId};
+pub use libp2p_core::Multiaddr;
+pub use libp2p_identity::PeerId;
 pub use network::{Event, Network, Peer};
 use proto::ids::Hash32;
 

@@ -6,7 +6,8 @@ use std::{
     time::SystemTime,
 };
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p_core::Multiaddr;
+use libp2p_identity::PeerId;
 use proto::ids::Hash32;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use libp2p::PeerId;
+use libp2p_identity::PeerId;
 use std::time::Duration;
 
 /// Weights of a new sample: one in so many.

@@ -15,7 +15,8 @@ use std::{
     time::Duration,
 };
 
-use libp2p::{PeerId, Stream};
+use libp2p_identity::PeerId;
+use libp2p_swarm::Stream;
 use metrics::{counter, histogram};
 use tokio::{
     sync::{Semaphore, mpsc, watch},

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use libp2p::futures::{AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Bytes that count as progress.
@@ -90,7 +90,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::futures::{AsyncReadExt as _, AsyncWriteExt as _};
+    use futures::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::sleep;
 
     use super::*;

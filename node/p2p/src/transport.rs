@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use libp2p::{
-    PeerId, Transport as _,
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::Version},
-    identity::Keypair,
-    noise, tcp, yamux,
-};
+use libp2p_core::{Transport as _, muxing::StreamMuxerBox, transport::Boxed, upgrade::Version};
+use libp2p_identity::{Keypair, PeerId};
+use libp2p_noise as noise;
+use libp2p_tcp as tcp;
+use libp2p_yamux as yamux;
 
 use crate::error::StartError;
 

@@ -3,10 +3,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use libp2p::{
-    PeerId,
-    gossipsub::{Message, MessageId},
-};
+use libp2p_gossipsub::{Message, MessageId};
+use libp2p_identity::PeerId;
 use metrics::{counter, histogram};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},

@@ -7,23 +7,24 @@ use std::{
     time::Duration,
 };
 
-use libp2p::{
-    Multiaddr, PeerId, Transport as _,
-    core::{
-        Endpoint,
-        muxing::{StreamMuxer as _, StreamMuxerBox, SubstreamBox},
-        transport::{DialOpts, PortUse},
-        upgrade::Version,
-    },
-    futures::{AsyncReadExt as _, AsyncWriteExt as _, future::poll_fn},
-    identity::Keypair,
-    noise, tcp, yamux,
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, future::poll_fn};
+use libp2p_core::{
+    Endpoint, Transport as _,
+    muxing::{StreamMuxer as _, StreamMuxerBox, SubstreamBox},
+    transport::{DialOpts, PortUse},
+    upgrade::Version,
 };
+use libp2p_identity::Keypair;
+use libp2p_noise as noise;
+use libp2p_tcp as tcp;
+use libp2p_yamux as yamux;
 use multistream_select::{Negotiated, dialer_select_proto, listener_select_proto};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
+
+use p2p::{Multiaddr, PeerId};
 
 use crate::node::SOON;
 

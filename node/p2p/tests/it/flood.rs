@@ -6,13 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{futures::AsyncReadExt as _, identity::Keypair};
+use futures::AsyncReadExt as _;
+use libp2p_identity::Keypair;
 use p2p::{Config, Hint, Limits, Topic};
 use proto::ids::Hash32;
-use tokio::{
-    net::TcpStream,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     attacker::{Attacker, connect, frame, send},
@@ -22,8 +20,8 @@ use crate::{
 /// Short time-outs, so that tests need not wait.
 fn impatient() -> Limits {
     Limits {
-        soft_timeout: Duration::from_millis(300),
-        hard_timeout: Duration::from_secs(2),
+        soft_timeout: Duration::from_secs(1),
+        hard_timeout: Duration::from_secs(5),
         handshake_timeout: Duration::from_secs(3),
         ..Limits::default()
     }
@@ -248,7 +246,7 @@ async fn a_few_slow_requests_are_forgiven() {
     let nodes = honest(&folders, impatient()).await;
     let attacker = connect(&Keypair::generate_ed25519(), &nodes[0].address()).await.unwrap();
     let held = hold(&attacker, 4, &[5]).await;
-    assert!(!attacker.is_cut_off_within(Duration::from_secs(2)).await);
+    assert!(!attacker.is_cut_off_within(Duration::from_secs(3)).await);
     drop(held);
 }
 
@@ -258,7 +256,7 @@ async fn connections_that_never_shake_hands_keep_nobody_out() {
     let limits = Limits { handshakes: 40, ..impatient() };
     let nodes = honest(&folders, limits).await;
     let port = nodes[0].address().iter().find_map(|part| match part {
-        libp2p::multiaddr::Protocol::Tcp(port) => Some(port),
+        libp2p_core::multiaddr::Protocol::Tcp(port) => Some(port),
         _ => None,
     });
     let mut silent = Vec::new();
@@ -275,5 +273,4 @@ async fn connections_that_never_shake_hands_keep_nobody_out() {
         ended += usize::from(timeout(SOON, stream.readable()).await.is_ok());
     }
     assert_eq!(ended, silent.len());
-    sleep(Duration::from_millis(10)).await;
 }

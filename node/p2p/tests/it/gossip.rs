@@ -82,7 +82,6 @@ async fn a_node_that_is_too_busy_with_a_peer_still_hears_the_other() {
     let right = Node::joining(folders[2].path(), &[&middle]).await;
     middle.has_peers(2).await;
     *middle.memory.pause.lock().unwrap() = Duration::from_secs(2);
-    // a message of each has gone through: both are in the mesh
     for n in 0..12_u8 {
         left.network.publish(Topic::Atx, vec![b'a', n]).await.unwrap();
     }

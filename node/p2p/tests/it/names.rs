@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use libp2p::futures::{AsyncReadExt as _, AsyncWriteExt as _, future::join};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, future::join};
 use multistream_select::{Version, dialer_select_proto, listener_select_proto};
 use tokio::net::UnixStream;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
