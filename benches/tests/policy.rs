@@ -34,7 +34,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("store", &["proto", "rocksdb-unity"]),
     ("activation", &["kernels", "poet-service", "post-prover", "proto", "store"]),
     ("smesh-node", &["activation", "kernels", "poet-service", "post-prover", "proto", "store"]),
-    ("benches", &["kernels", "poet-service", "post-init", "post-prover", "proto"]),
+    ("benches", &["activation", "kernels", "poet-service", "post-init", "post-prover", "proto"]),
 ];
 
 fn metadata() -> Value {
