@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -23,6 +24,7 @@ use proto::{
     grpc::{self, poet_v1 as wire},
     span::{ParseSpanError, Span},
 };
+use prost::Message as _;
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
@@ -158,7 +160,7 @@ async fn submit(State(service): State<Arc<Service>>, request: axum::extract::Req
 async fn proof(State(service): State<Arc<Service>>, Path(round): Path<String>, headers: HeaderMap) -> Result<Response, Failure> {
     let proof = service.counters.call(Call::Proof, service.proof(&round)).await?;
     // a record never changes, so its round names it
-    let tag = HeaderValue::from_str(&format!("\"round-{round}-{}\"", proof.record.proof.leaf_count))
+    let tag = HeaderValue::from_str(&format!("\"round-{round}-{}\"", proof.leaves))
         .unwrap_or(HeaderValue::from_static("\"round\""));
     let mut response = if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
@@ -268,9 +270,42 @@ impl wire::poet_service_server::PoetService for PoetGrpc {
         &self,
         request: tonic::Request<wire::ProofRequest>,
     ) -> Result<tonic::Response<wire::ProofResponse>, tonic::Status> {
-        let work = async { Ok(proof_response(&self.0.proof(&request.get_ref().round_id).await?.record)) };
-        self.answer(Call::Proof, &request, work).await
+        let work = async {
+            let proof = self.0.proof(&request.get_ref().round_id).await?;
+            let most = self.0.settings.max_grpc_answer;
+            let too_long = || {
+                let text = format!("the proof has more than {most} bytes: ask for it over REST");
+                Failure::new(tonic::Code::OutOfRange, text)
+            };
+            proof.grpc.clone().filter(|frame| frame.len() <= most).ok_or_else(too_long)
+        };
+        let (metadata, frame, mut extensions) = self.answer(Call::Proof, &request, work).await?.into_parts();
+        extensions.insert(Frame(frame));
+        Ok(tonic::Response::from_parts(metadata, wire::ProofResponse::default(), extensions))
     }
+}
+
+/// A message that was encoded before, with its length in front of it. It travels beside an empty message and takes its place
+/// ([`send_frame`]): a proof is shared by all requests, however many there are and however slowly they read.
+#[derive(Clone)]
+struct Frame(Bytes);
+
+/// Sends the frame that comes with an answer in place of its message.
+async fn send_frame(mut response: Response) -> Response {
+    let Some(Frame(frame)) = response.extensions_mut().remove() else { return response };
+    let mut trailers = HeaderMap::new();
+    trailers.insert(tonic::Status::GRPC_STATUS, (tonic::Code::Ok as i32).into());
+    response.map(|_| Body::new(Full::new(frame).with_trailers(std::future::ready(Some(Ok(trailers))))))
+}
+
+/// A record as it is sent over gRPC: not compressed, length, message. Nothing if it is too long for that.
+pub fn proof_frame(record: &crate::store::Record) -> Option<Bytes> {
+    let message = proof_response(record);
+    let length = u32::try_from(message.encoded_len()).ok()?;
+    let mut frame = [&[0][..], &length.to_be_bytes()].concat();
+    // memory grows, so that there is always room
+    message.encode(&mut frame).ok()?;
+    Some(frame.into())
 }
 
 /// A record as its message.
@@ -334,9 +369,7 @@ pub async fn serve_grpc(
     let mut routes = tonic::service::Routes::builder();
     match offer {
         Offer::Poet(service) => {
-            let largest = service.settings.max_grpc_answer;
-            let server = wire::poet_service_server::PoetServiceServer::new(PoetGrpc(service));
-            routes.add_service(server.max_encoding_message_size(largest))
+            routes.add_service(wire::poet_service_server::PoetServiceServer::new(PoetGrpc(service)))
         }
         Offer::Configuration(service, reload) => {
             let server = ConfigurationGrpc(service, reload);
@@ -347,7 +380,8 @@ pub async fn serve_grpc(
         routes.add_service(reflection);
     }
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let serving = server.add_routes(routes.routes()).serve_with_incoming_shutdown(incoming, {
+    let router = routes.routes().into_axum_router().layer(axum::middleware::map_response(send_frame));
+    let serving = server.add_routes(router.into()).serve_with_incoming_shutdown(incoming, {
         let mut stop = stop.clone();
         async move {
             let _ = stop.changed().await;

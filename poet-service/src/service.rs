@@ -19,7 +19,7 @@ use kernels::posw::Statement;
 use proto::{
     grpc::{poet_link_v1, poet_v1 as wire},
     ids::NodeId,
-    poet::PoetProof,
+    poet::{Leaves, PoetProof},
 };
 use tokio::sync::oneshot;
 
@@ -32,7 +32,7 @@ use crate::{
     registry::{Accepted, PlanError, Refused, Registration, Registry},
     runner::Next,
     schedule::{PhaseChange, RoundId, Schedule, Time},
-    store::{Record, RocksStore, Store as _, StoreError},
+    store::{RocksStore, Store as _, StoreError},
     worker::Progress,
 };
 
@@ -155,8 +155,10 @@ enum Command {
 /// A proof as it is sent.
 #[derive(Debug)]
 pub struct EncodedProof {
-    /// The record.
-    pub record: Record,
+    /// How much time it proves.
+    pub leaves: Leaves,
+    /// As a frame of gRPC; nothing if it is too long for one.
+    pub grpc: Option<axum::body::Bytes>,
     /// Its JSON.
     pub json: axum::body::Bytes,
     /// Its JSON, compressed.
@@ -413,7 +415,8 @@ impl Service {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         // writing to memory does not fail
         let gzip = std::io::Write::write_all(&mut gzip, json.as_bytes()).and_then(|()| gzip.finish()).unwrap_or_default();
-        let proof = Arc::new(EncodedProof { record, json: json.into(), gzip: gzip.into() });
+        let (leaves, grpc) = (record.proof.leaf_count, crate::api::proof_frame(&record));
+        let proof = Arc::new(EncodedProof { leaves, grpc, json: json.into(), gzip: gzip.into() });
         let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
         proofs.insert(round, proof.clone());
         while proofs.len() > CACHED_PROOFS {

@@ -2,6 +2,8 @@
 //! consensus rules: they wrap, drop and round exactly as the network does).
 
 use crate::{
+    fixed::{Draws, Fixed, OutOfRange},
+    ids::VrfSignature,
     layers::{EpochId, LayersPerEpoch},
     poet::{Leaves, Ticks},
     post::{NoThreshold, vrf_threshold},
@@ -114,4 +116,40 @@ pub fn grade(epoch_start: i64, delay: i64, received: i64, malfeasance: Option<i6
 pub fn vrf_difficulty(units: SpaceUnits, labels_per_unit: Labels) -> Result<[u8; 32], NoThreshold> {
     let labels = u64::from(units.0).wrapping_mul(labels_per_unit.0);
     vrf_threshold(labels.cast_signed().unsigned_abs())
+}
+
+/// Why nobody can say how many seats an identity has in a committee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SeatsError {
+    /// A committee without seats.
+    #[error("a committee without seats")]
+    NoSeats,
+    /// Nothing to take a share of.
+    #[error("the weight of all activations is zero")]
+    Empty,
+    /// More than the deployed arithmetic can do.
+    #[error("a weight of {0} is too large to draw seats for")]
+    TooLarge(u64),
+    /// The same, found on the way.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+}
+
+/// The draws by which an identity gets its seats in a committee: one per unit of weight, each with the chance that fills the
+/// committee on average (consensus.md section 9.2). The proof is that of the identity for layer and round.
+pub fn seats(weight: Weight, total: Weight, committee: u32, proof: &VrfSignature) -> Result<Draws, SeatsError> {
+    /// The most draws that the deployed arithmetic can do.
+    const MOST_DRAWS: u64 = 1 << 30;
+    let committee = u64::from(committee);
+    match (committee, total.0) {
+        (0, _) => return Err(SeatsError::NoSeats),
+        (_, 0) => return Err(SeatsError::Empty),
+        _ => {}
+    }
+    // chances are less than one
+    let scale = if committee > total.0 { committee } else { 1 };
+    let n = weight.0.checked_mul(scale).filter(|n| *n <= MOST_DRAWS).ok_or(SeatsError::TooLarge(weight.0))?;
+    // less than the square of 32 bits where it is scaled
+    let p = Fixed::ratio(committee, total.0 * scale)?;
+    Ok(Draws { n, p, fraction: Fixed::fraction(proof.fraction56()) })
 }

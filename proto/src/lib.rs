@@ -45,6 +45,8 @@ mod curve;
 pub mod eligibility;
 #[cfg(feature = "node")]
 pub mod fetch;
+#[cfg(feature = "node")]
+pub mod fixed;
 pub mod genesis;
 #[cfg(feature = "grpc")]
 pub mod grpc;

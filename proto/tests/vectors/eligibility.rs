@@ -1,8 +1,10 @@
 use std::num::NonZeroU32;
 
+use proptest::prelude::*;
 use proto::{
-    eligibility::{self, Grade, Weight},
-    ids::{AtxId, NodeId},
+    eligibility::{self, Grade, SeatsError, Weight},
+    fixed::{self, Fixed},
+    ids::{AtxId, NodeId, VrfSignature},
     layers::{EpochId, LayersPerEpoch},
     poet::{Leaves, Ticks},
     post,
@@ -10,7 +12,7 @@ use proto::{
 };
 use serde_json::Value;
 
-use crate::{array, list, load, number, number32, text};
+use crate::{array, bytes, list, load, number, number32, text};
 
 fn time(value: &Value) -> i64 {
     text(value).parse().unwrap()
@@ -117,4 +119,78 @@ fn of_the_specification() {
     assert_eq!(eligibility::effective_units(SpaceUnits(5), Some(SpaceUnits(3))), SpaceUnits(3));
     assert_eq!(eligibility::effective_units(SpaceUnits(2), Some(SpaceUnits(3))), SpaceUnits(2));
     assert_eq!(eligibility::effective_units(SpaceUnits(2), None), SpaceUnits(2));
+}
+
+/// A proof that begins with these bytes.
+fn drawn(prefix: &Value) -> VrfSignature {
+    let prefix = bytes(prefix);
+    let mut proof = VrfSignature::EMPTY;
+    proof.0[..prefix.len()].copy_from_slice(&prefix);
+    proof
+}
+
+#[test]
+fn seats_in_committees() {
+    let file = load!("node/weights.json");
+    let (oracle, fixture) = (&file["hare_eligibility_oracle"], &file["hare_eligibility_oracle"]["fixture"]);
+    for case in list(&oracle["cases"]) {
+        let proof = drawn(&case["vrf_prefix"]);
+        assert_eq!(proof.fraction56(), number(&case["frac56"]));
+        let (own, total) = (weight(&fixture["miner_weight"]), weight(&fixture["total_weight"]));
+        let draws = eligibility::seats(own, total, number32(&fixture["committee_size"]), &proof).unwrap();
+        assert_eq!(draws.n, number(&fixture["n"]));
+        assert_eq!(draws.successes(), Ok(number(&case["count"])));
+    }
+    for case in list(&load!("consensus/oracle_eligibility.json")["cases"]) {
+        let (own, total) = (weight(&case["miner_weight"]), weight(&case["total_weight"]));
+        let draws = eligibility::seats(own, total, number32(&case["committee"]), &drawn(&case["vrf_first8"])).unwrap();
+        let count = number(&case["count"]);
+        assert_eq!(draws.successes(), Ok(count), "{case}");
+        assert_eq!(draws.succeed(count), Ok(case["valid_count"].as_bool().unwrap()), "{case}");
+        assert_eq!(draws.succeed(count + 1), Ok(case["valid_count_plus_one"].as_bool().unwrap()), "{case}");
+    }
+    let seats = |own, total, committee| eligibility::seats(Weight(own), Weight(total), committee, &VrfSignature::EMPTY);
+    assert_eq!(seats(1, 1, 0).unwrap_err(), SeatsError::NoSeats);
+    assert_eq!(seats(1, 0, 1).unwrap_err(), SeatsError::Empty);
+    assert_eq!(seats((1 << 30) + 1, u64::MAX, 1).unwrap_err(), SeatsError::TooLarge((1 << 30) + 1));
+    assert!(seats(1 << 30, u64::MAX, 1).is_ok());
+}
+
+#[test]
+fn fixed_point_arithmetic() {
+    let fixed = |value: &Value| Fixed::from_bits(u128::from_str_radix(text(value), 16).unwrap());
+    let file = load!("consensus/fixed_arith.json");
+    for case in list(&file["div_uint64"]) {
+        assert_eq!(Fixed::ratio(number(&case["p"]), number(&case["q"])), Ok(fixed(&case["result"])), "{case}");
+    }
+    for case in list(&file["signed"]).iter().chain(list(&file["small"])) {
+        let (x, y) = (fixed(&case["x"]), fixed(&case["y"]));
+        for (name, found) in [("add", x.plus(y)), ("sub", x.minus(y)), ("mul", x.times(y)), ("div", x.over(y))] {
+            assert!(case.get(name).is_none_or(|expected| found == Ok(fixed(expected))), "{name} {case}");
+        }
+        for (name, found) in [("less", x.less(y)), ("greater", x.greater(y))] {
+            assert!(case.get(name).is_none_or(|expected| expected == found), "{name} {case}");
+        }
+    }
+    for case in list(&load!("consensus/fixed_bincdf.json")["cases"]) {
+        let p = Fixed::ratio(number(&case["p_num"]), number(&case["p_den"])).unwrap();
+        assert_eq!(p, fixed(&case["p"]));
+        let found = fixed::at_most(number(&case["n"]), p, case["x"].as_i64().unwrap());
+        assert_eq!(found, Ok(fixed(&case["cdf"])), "{case}");
+    }
+}
+
+proptest! {
+    /// No numbers make it panic, and what has a value has a sound one.
+    #[test]
+    fn fixed_point_arithmetic_survives_everything(x: u128, y: u128, n: u64, times in -1..1000i64, part in 0..1u64 << 56) {
+        let (x, y) = (Fixed::from_bits(x), Fixed::from_bits(y));
+        let _ = (x.plus(y), x.minus(y), x.times(y), x.over(y), fixed::at_most(n, x, times));
+        if let Ok(chance) = fixed::at_most(n % (1 << 30), Fixed::fraction(part), times) {
+            // the rounding of the deployed arithmetic may leave the interval by a little
+            let (least, most) = (Fixed::ratio(1, 1_000_000).unwrap(), Fixed::ratio(1_000_001, 1_000_000).unwrap());
+            let shifted = chance.plus(least).unwrap();
+            prop_assert!(shifted.less(most.plus(least).unwrap()), "{:x}", chance.to_bits());
+        }
+    }
 }

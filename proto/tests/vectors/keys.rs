@@ -105,11 +105,6 @@ fn draws() {
             assert_eq!(proof.fraction56(), number(fraction));
         }
     }
-    for case in list(&load!("node/weights.json")["hare_eligibility_oracle"]["cases"]) {
-        let mut proof = VrfSignature::EMPTY;
-        proof.0[..64].copy_from_slice(&bytes(&case["vrf_prefix"]));
-        assert_eq!(proof.fraction56(), number(&case["frac56"]));
-    }
 }
 
 fn message(kind: &str, fields: &Value) -> Message {
