@@ -2,8 +2,9 @@
 //!
 //! Figures are labels (or bytes, or hashes) per second of processor time, so that neighbours on the same machine disturb them
 //! less, and ratios are between runs that took turns. `benches [PART…]` runs only some parts: `label`, `poet`, `scan`, `verify`,
-//! `read`.
+//! `atx`, `read`.
 
+mod atx;
 mod clock;
 mod label;
 mod poet;
@@ -17,8 +18,14 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Part = (&'static str, fn() -> Result<()>);
 
 fn main() -> ExitCode {
-    let parts: [Part; 5] =
-        [("label", label::run), ("poet", poet::run), ("scan", prover::scan), ("verify", prover::verify), ("read", prover::read)];
+    let parts: [Part; 6] = [
+        ("label", label::run),
+        ("poet", poet::run),
+        ("scan", prover::scan),
+        ("verify", prover::verify),
+        ("atx", atx::run),
+        ("read", prover::read),
+    ];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if let Some(unknown) = wanted.iter().find(|name| !parts.iter().any(|(part, _)| part == name)) {
         eprintln!("there is no part {unknown:?}; parts: {}", parts.map(|(name, _)| name).join(", "));

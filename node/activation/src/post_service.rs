@@ -1,6 +1,6 @@
 //! The node side of the services that prove space (activation.md section 5, `docs/spec/post.md` section 15).
 //!
-//! Proving services dial the node and stay connected ([`connection`]); whoever needs a proof asks [`PostServices::prove`], which
+//! Proving services dial the node and stay connected; whoever needs a proof asks [`PostServices::prove`], which
 //! waits for the service of that identity. [`listener`] is where they dial to.
 //!
 //! Unlike the deployed node, this one takes only services of identities that are registered in it: the service of another identity
