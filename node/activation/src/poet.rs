@@ -6,6 +6,7 @@
 //! is in `authorization` (section 4.2).
 
 mod authorization;
+mod home;
 mod http;
 mod shared;
 mod wire;
@@ -25,21 +26,22 @@ use poet_service::{
     proof::{self, InvalidProof},
 };
 use proto::{
-    ids::{AtxId, GenesisId, Hash32, NodeId, PoetProofRef},
+    ids::{GenesisId, Hash32, NodeId, PoetProofRef},
     keys::IdentityKey,
     poet::{Element, Leaves, MerkleProof, PoetProof, PoetProofMessage},
-    post::Proof,
     preset::{Network, PoetServer},
     signing::Domain,
     span::Span,
-    units::SpaceUnits,
 };
 
 use crate::{
     builder::{Registration, RoundProof},
     clock::Clock,
+    knowledge::LastProof,
+    rows::Certificate,
     timeline::Moment,
 };
+pub use home::Databases;
 use http::{Http, LITTLE, Limit, Retries};
 use shared::Shared;
 
@@ -110,41 +112,19 @@ impl Settings {
     }
 }
 
-/// A certificate with its certifier's signature.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedCertificate {
-    /// What is signed.
-    pub data: Vec<u8>,
-    /// The signature.
-    pub signature: Vec<u8>,
-}
-
-/// A proof of space as a certifier wants it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Space {
-    /// The proof.
-    pub post: Proof,
-    /// What the labels are bound to.
-    pub commitment: AtxId,
-    /// What was proven for.
-    pub challenge: [u8; 32],
-    /// Its space.
-    pub num_units: SpaceUnits,
-}
-
 /// What the node keeps for its PoET clients. All of it may wait for a disk; errors are in words.
 pub trait Home: Send + Sync {
     /// The certificate of an identity by a certifier.
-    fn certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<Option<SignedCertificate>, String>;
+    fn certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<Option<Certificate>, String>;
 
     /// Keeps a certificate.
-    fn put_certificate(&self, id: &NodeId, certifier: &[u8; 32], certificate: &SignedCertificate) -> Result<(), String>;
+    fn put_certificate(&self, id: &NodeId, certifier: &[u8; 32], certificate: &Certificate) -> Result<(), String>;
 
     /// Forgets a certificate.
     fn remove_certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<(), String>;
 
     /// A proof of an identity's space, which convinces a certifier; none before the identity has one.
-    fn space(&self, id: &NodeId) -> Result<Option<Space>, String>;
+    fn space(&self, id: &NodeId) -> Result<Option<LastProof>, String>;
 
     /// Keeps a valid proof of elapsed time and says under which name activations refer to it.
     fn keep(&self, message: &PoetProofMessage) -> Result<PoetProofRef, String>;
@@ -154,7 +134,7 @@ pub trait Home: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Authorization {
     /// By a certifier's word.
-    Certificate(SignedCertificate),
+    Certificate(Certificate),
     /// By work done for these parameters.
     Work {
         /// The parameters.
@@ -304,7 +284,7 @@ struct Server {
 }
 
 /// A request of an identity to the certifier with this key.
-type Asking = Shared<[u8; 32], SignedCertificate>;
+type Asking = Shared<[u8; 32], Certificate>;
 
 /// The PoET servers of a network.
 pub struct Poets {

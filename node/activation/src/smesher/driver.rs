@@ -243,7 +243,12 @@ impl Driver {
             Action::Publish(ticket, signed) => {
                 self.ask(ticket, async move { Some(Event::Published(ticket, services.publish(&signed).await)) });
             }
-            Action::Tell(notice) => self.inner.tell(&self.id, notice),
+            Action::Tell(notice) => {
+                if let Notice::Abandoned { .. } = notice {
+                    self.inner.services.set_idle(&self.id);
+                }
+                self.inner.tell(&self.id, notice);
+            }
             Action::Fatal(mismatch) => self.inner.end(mismatch.into()),
         }
     }
@@ -265,8 +270,12 @@ impl Driver {
     fn certify(&mut self, poet: String) {
         let (inner, id) = (self.inner.clone(), self.id);
         self.tasks.spawn(async move {
-            if let Err(error) = inner.services.certify(&poet, &id).await {
-                tracing::warn!(identity = %id, poet, %error, "no certificate yet");
+            match inner.services.certify(&poet, &id).await {
+                Ok(()) | Err(PoetError::NoSpace) => {}
+                Err(error) => {
+                    let error = inner.words(error);
+                    tracing::warn!(identity = %id, poet, error, "no certificate yet");
+                }
             }
             None
         });

@@ -48,6 +48,9 @@ pub trait Services: Send + Sync + 'static {
     /// A proof of space by the identity's proving service, whenever that comes.
     fn prove<'a>(&'a self, id: &'a NodeId, challenge: [u8; 32]) -> Answer<'a, Result<PostAnswer, String>>;
 
+    /// No proof is needed now: the proving service may rest.
+    fn set_idle(&self, id: &NodeId);
+
     /// Verifies all labels of an initial proof of space.
     fn verify<'a>(&'a self, id: &'a NodeId, post: &'a Proof, commitment: AtxId, num_units: SpaceUnits) -> Answer<'a, Verdict>;
 

@@ -22,13 +22,13 @@ use poet_service::{
 use proto::{ids::Hash32, merkle};
 use tokio::sync::watch;
 
-use crate::poets::*;
+use crate::{fixture::key, poets::*};
 
-const SERVER: [u8; 32] = [0x21; 32];
+pub(crate) const SERVER: [u8; 32] = [0x21; 32];
 
-/// A server in this process, with rounds of three seconds.
-struct Real {
-    address: String,
+/// A server in this process.
+pub(crate) struct Real {
+    pub(crate) address: String,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     _told: watch::Sender<bool>,
@@ -44,7 +44,7 @@ impl Drop for Real {
     }
 }
 
-async fn start(epoch: Duration, phase_shift: Duration, cycle_gap: Duration, genesis: Time) -> Real {
+pub(crate) async fn start(epoch: Duration, phase_shift: Duration, cycle_gap: Duration, genesis: Time) -> Real {
     let folder = tempfile::tempdir().unwrap();
     let schedule = Schedule::new(genesis, epoch, phase_shift, cycle_gap).unwrap();
     let store = Arc::new(RocksStore::open(&folder.path().join("db")).unwrap());

@@ -33,7 +33,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::poets::key;
+use crate::fixture::key;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const POETS: [&str; 2] = ["http://one", "http://two"];
@@ -60,6 +60,8 @@ struct Kept {
     signed: BTreeMap<(NodeId, EpochId), AtxId>,
     certified: Vec<(String, NodeId)>,
     regossiped: Vec<(NodeId, EpochId)>,
+    /// Whose proving service may rest.
+    idle: Vec<NodeId>,
 }
 
 /// The rest of a node. It outlives the smeshers.
@@ -136,6 +138,10 @@ impl Services for Node {
                 vrf_nonce: Some(VrfNonce(5)),
             })
         })
+    }
+
+    fn set_idle(&self, id: &NodeId) {
+        self.kept.lock().unwrap().idle.push(*id);
     }
 
     fn verify<'a>(&'a self, _: &'a NodeId, post: &'a Proof, _: AtxId, _: SpaceUnits) -> Answer<'a, Verdict> {
@@ -461,6 +467,7 @@ async fn what_was_begun_can_be_forgotten() {
     let saved = node.kept.lock().unwrap().disk[&id].clone();
     assert_eq!(saved, Saved { initial: saved.initial.clone(), ..Saved::default() });
     assert!(saved.initial.is_some());
+    assert_eq!(node.kept.lock().unwrap().idle, [id]);
     assert_eq!((status(&smeshers, 1).deadline, status(&smeshers, 1).publish), (None, None));
     // the next epoch is not lost
     smeshers.start().unwrap();
