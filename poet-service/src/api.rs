@@ -20,11 +20,11 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use prost::Message as _;
 use proto::{
     grpc::{self, poet_v1 as wire},
     span::{ParseSpanError, Span},
 };
-use prost::Message as _;
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
@@ -160,8 +160,8 @@ async fn submit(State(service): State<Arc<Service>>, request: axum::extract::Req
 async fn proof(State(service): State<Arc<Service>>, Path(round): Path<String>, headers: HeaderMap) -> Result<Response, Failure> {
     let proof = service.counters.call(Call::Proof, service.proof(&round)).await?;
     // a record never changes, so its round names it
-    let tag = HeaderValue::from_str(&format!("\"round-{round}-{}\"", proof.leaves))
-        .unwrap_or(HeaderValue::from_static("\"round\""));
+    let tag =
+        HeaderValue::from_str(&format!("\"round-{round}-{}\"", proof.leaves)).unwrap_or(HeaderValue::from_static("\"round\""));
     let mut response = if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
@@ -368,9 +368,7 @@ pub async fn serve_grpc(
         .concurrency_limit_per_connection(256);
     let mut routes = tonic::service::Routes::builder();
     match offer {
-        Offer::Poet(service) => {
-            routes.add_service(wire::poet_service_server::PoetServiceServer::new(PoetGrpc(service)))
-        }
+        Offer::Poet(service) => routes.add_service(wire::poet_service_server::PoetServiceServer::new(PoetGrpc(service))),
         Offer::Configuration(service, reload) => {
             let server = ConfigurationGrpc(service, reload);
             routes.add_service(wire::configuration_service_server::ConfigurationServiceServer::new(server))

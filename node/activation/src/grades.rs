@@ -9,6 +9,7 @@ use proto::{
     eligibility::{Grade, Weight, grade, min_weight},
     ids::{AtxId, Hash32, NodeId},
     layers::EpochId,
+    preset::Network,
     scale::{Decode, Encode},
     units::TickHeight,
 };
@@ -80,21 +81,34 @@ pub enum SetError {
 
 /// Grades activations and prepares sets.
 pub struct Grades {
-    /// What the node knows.
-    pub knowledge: Arc<Knowledge>,
-    /// The local database, which remembers what was prepared.
-    pub local: Arc<dyn Engine>,
-    /// The clock of the network.
-    pub timeline: Timeline,
-    /// `atx-grade-delay` of the network.
-    pub delay: Duration,
-    /// `miner-good-atxs-percent` of the network.
-    pub good_percent: u32,
-    /// Least weights of sets, by ascending epoch.
-    pub min_weights: Vec<(EpochId, Weight)>,
+    knowledge: Arc<Knowledge>,
+    /// Remembers what was prepared.
+    local: Arc<dyn Engine>,
+    timeline: Timeline,
+    delay: Duration,
+    good_percent: u32,
+    min_weights: Vec<(EpochId, Weight)>,
 }
 
+/// Where a network says nothing about it.
+const GOOD_PERCENT: u32 = 90;
+
 impl Grades {
+    /// By the parameters of a network. What is prepared is kept in the local database.
+    pub fn new(network: &Network, timeline: Timeline, knowledge: Arc<Knowledge>, local: Arc<dyn Engine>) -> Self {
+        let weights = network.tortoise.minimal_active_set_weight.iter();
+        let mut min_weights: Vec<_> = weights.map(|entry| (EpochId(entry.epoch), Weight(entry.weight))).collect();
+        min_weights.sort_unstable();
+        Self {
+            knowledge,
+            local,
+            timeline,
+            delay: network.main.atx_grade_delay.0,
+            good_percent: Some(network.main.miner_good_atxs_percent).filter(|percent| *percent > 0).unwrap_or(GOOD_PERCENT),
+            min_weights,
+        }
+    }
+
     /// All activations that count in an epoch, by ascending id.
     pub fn of(&self, target: EpochId) -> Result<Vec<Graded>, StoreError> {
         let Some(publish) = target.0.checked_sub(1).map(EpochId) else { return Ok(Vec::new()) };

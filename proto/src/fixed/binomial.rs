@@ -149,11 +149,7 @@ fn exp(x: Fixed) -> Result<Fixed, OutOfRange> {
         sum += multiply_down(power, RAW_ONE / factorial);
     }
     let sum = Fixed::from_raw(sum);
-    if x.is_negative() {
-        Ok(Fixed(Fixed::ONE.over(sum)?.0 >> twos))
-    } else {
-        Ok(Fixed(sum.0 << twos))
-    }
+    if x.is_negative() { Ok(Fixed(Fixed::ONE.over(sum)?.0 >> twos)) } else { Ok(Fixed(sum.0 << twos)) }
 }
 
 /// The natural logarithm, raw, of a positive integer with so many bits behind the point.

@@ -29,7 +29,10 @@ use proto::{
     signing::Domain,
 };
 use serde_json::Value;
-use store::schema::Family;
+use store::{
+    check::check,
+    schema::{Database, Family},
+};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::{
@@ -80,6 +83,7 @@ impl Fetch for Neighbour {
             // proofs of rounds in tests prove nothing, so they come in by the back door
             let (from, to) = self.rounds.get().unwrap();
             to.copy(from, Family::Poet);
+            to.copy(from, Family::PoetRound);
             Ok(())
         })
     }
@@ -608,6 +612,43 @@ fn two_of_one_epoch(all: &Fixture, who: &IdentityKey) -> Vec<u8> {
     let offence = Offence::MultipleAtxs(Box::new(MultipleAtxs { messages: (part(1), part(2)) }));
     let proof = MalfeasanceProof { layer: LayerId(9), offence };
     scale::encode(&MalfeasanceGossip { proof, eligibility: None }).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Whatever the order in which activations come, and how often, in the end they are all there.
+    #[test]
+    fn the_order_does_not_matter(order in prop::collection::vec(0usize..9, 0..20), rest in Just((0..9).collect::<Vec<_>>()).prop_shuffle()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut scene = Scene::new();
+            let all: Vec<_> = (1..4).flat_map(|who| scene.chain(&key(who), 3)).collect();
+            let mut accepted = 0;
+            for i in order.into_iter().chain(rest) {
+                let (id, bytes) = &all[i];
+                let outcome = if i % 2 == 0 { scene.gossip(bytes).await } else { scene.handler.activation(bytes, requested(*id)).await };
+                prop_assert!(outcome.is_here(), "{:?}", outcome);
+                accepted += usize::from(outcome == Outcome::Accept);
+            }
+            let (told, malicious) = scene.learned();
+            prop_assert!(accepted <= 9 && malicious.is_empty());
+            // each is told once, after the one that it follows
+            let mut sorted = told.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            prop_assert_eq!((told.len(), sorted.len()), (9, 9));
+            for (id, _) in &all {
+                let known = scene.knowledge().atx(id).unwrap().unwrap();
+                let made = scene.all.node.knowledge.atx(id).unwrap().unwrap();
+                prop_assert_eq!((&known.shares, known.row.height()), (&made.shares, made.row.height()));
+                let place = |id: &AtxId| told.iter().position(|other| other == id);
+                prop_assert!(known.shares[0].1.previous.is_none_or(|previous| place(&previous) < place(id)));
+            }
+            prop_assert_eq!(check(&scene.node.memory, Database::State, &|| false).faults, Vec::<String>::new());
+            Ok(())
+        })?;
+    }
 }
 
 proptest! {

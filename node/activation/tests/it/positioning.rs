@@ -16,13 +16,15 @@ use activation::{
     validate::{Known, PostClaim, PostError, Proofs, Validity, View as _},
 };
 use proto::{
-    activation::{Activation, ActiveSet},
+    activation::ActiveSet,
     eligibility::{Grade, Weight},
     ids::{AtxId, NodeId},
     keys::IdentityKey,
     layers::EpochId,
     malfeasance::MalfeasanceProof,
+    preset::{MinimalWeight, Preset},
     scale,
+    span::Span,
     units::{SpaceUnits, TickHeight},
 };
 use serde_json::Value;
@@ -188,22 +190,25 @@ async fn no_verdict_leaves_no_trace() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_search_ends_in_time() {
-    let proofs = Arc::new(Slow { pause: Duration::from_millis(100), ..Slow::default() });
+    let proofs = Arc::new(Slow { pause: Duration::from_millis(400), ..Slow::default() });
     let all = Fixture::new();
     let who = key(1);
     let mut known = all.accept_first(&who);
-    for _ in 0..3 {
+    for _ in 0..5 {
         known = all.accept(&sign_v1(&who, all.next(&who, &known)));
     }
     let find = Positioning::new(chains(&all, &proofs), NEVER, Clock::system());
     let begun = std::time::Instant::now();
     let until = Moment::now() + Duration::from_millis(150);
-    assert_eq!(find.find(EpochId(9), key(2).node_id(), Some(until)).await, None);
-    assert!(begun.elapsed() < Duration::from_millis(390), "{:?}", begun.elapsed());
-    // whoever does not look any more does not verify either: of four proofs the first two were begun
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(find.find(EpochId(11), key(2).node_id(), Some(until)).await, None);
+    // all of them would take 2.4 seconds
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // when nobody looks any more, nothing more is verified
+    tokio::time::sleep(Duration::from_millis(900)).await;
     let verified = proofs.verified.load(Ordering::Relaxed);
-    assert!((1..4).contains(&verified), "{verified}");
+    assert!(verified < 6, "{verified}");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(proofs.verified.load(Ordering::Relaxed), verified);
     let stopped = AtomicBool::new(true);
     let trust = Trust { before: Moment(0), identity: None };
     assert!(matches!(chains(&all, &proofs).verify(known.id, &trust, &stopped), Err(ChainError::Stopped)));
@@ -214,7 +219,6 @@ fn received(all: &Fixture, who: u8, at: Moment) -> Known {
     let key = key(who);
     let atx = sign_v1(&key, all.first(&key));
     let known = all.check(&atx).unwrap();
-    let Activation::V1(_) = &atx else { unreachable!() };
     all.node.knowledge.keep(known.clone(), &atx, &crate::network::encode(&atx), at).unwrap();
     known
 }
@@ -226,14 +230,15 @@ fn active_sets() {
     let target = EpochId(6);
     let start = timeline().start(target);
     let local = Memory::default();
-    let grades = |good_percent| Grades {
-        knowledge: all.node.knowledge.clone(),
-        local: Arc::new(local.clone()),
-        timeline: timeline(),
-        delay,
-        good_percent,
-        min_weights: vec![(EpochId(2), Weight(5)), (EpochId(6), Weight(50))],
+    let grades_on = |local: &Memory, good_percent| {
+        let mut network = Preset::Mainnet.network().clone();
+        network.main.atx_grade_delay = Span(delay);
+        network.main.miner_good_atxs_percent = good_percent;
+        network.tortoise.minimal_active_set_weight =
+            vec![MinimalWeight { epoch: 2, weight: 5 }, MinimalWeight { epoch: 6, weight: 50 }];
+        Grades::new(&network, timeline(), all.node.knowledge.clone(), Arc::new(local.clone()))
     };
+    let grades = |good_percent| grades_on(&local, good_percent);
     let nothing = || Ok(None);
     assert!(matches!(grades(50).active_set(target, None, nothing), Err(SetError::None(_))));
     let early: Vec<Known> = (1..=3).map(|who| received(&all, who, start.before(delay * 5))).collect();
@@ -247,6 +252,8 @@ fn active_sets() {
     // three of five are 60 percent, which is not more than 60
     let few = grades(60).active_set(target, None, nothing);
     assert!(matches!(few, Err(SetError::TooFewGood { good: 3, total: 5, .. })), "{few:?}");
+    // without a word about it 90 are asked for
+    assert!(matches!(grades(0).active_set(target, None, nothing), Err(SetError::TooFewGood { percent: 90, .. })));
     // a chain that says what counts is believed then, if it names what is known
     let unknown = grades(60).active_set(target, None, || Ok(Some(vec![GOLDEN])));
     assert!(matches!(unknown, Err(SetError::Unknown(GOLDEN, _))));
@@ -260,7 +267,7 @@ fn active_sets() {
     // it stays, whatever comes
     assert_eq!(grades(99).active_set(target, Some(vec![late.id]), nothing).unwrap(), prepared);
     // whom somebody trusts comes before what arrived, the chain after it
-    let fresh = |good_percent| Grades { local: Arc::new(Memory::default()), ..grades(good_percent) };
+    let fresh = |good_percent| grades_on(&Memory::default(), good_percent);
     assert_eq!(fresh(10).active_set(target, Some(vec![late.id]), nothing).unwrap().active.set, [late.id]);
     let of_chain = fresh(60).active_set(target, None, || Ok(Some(vec![late.id, early[0].id, late.id]))).unwrap();
     assert_eq!(of_chain.active.set.len(), 2);
