@@ -130,6 +130,17 @@ pub trait Home: Send + Sync {
     fn keep(&self, message: &PoetProofMessage) -> Result<PoetProofRef, String>;
 }
 
+/// What is registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submission {
+    /// The hash of the challenge.
+    pub challenge: Hash32,
+    /// The round begins, and registration ends.
+    pub until: Moment,
+    /// The server refuses if its round ends later than this.
+    pub proof_until: Moment,
+}
+
 /// How an identity shows that it may register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Authorization {
@@ -345,20 +356,12 @@ impl Poets {
         Ok(())
     }
 
-    /// Registers a challenge until `until`, when the round begins. The server refuses if its round ends after `proof_until`. Returns the
-    /// round and its end.
-    pub async fn register(
-        &self,
-        poet: &str,
-        key: &IdentityKey,
-        challenge: &Hash32,
-        until: Moment,
-        proof_until: Moment,
-    ) -> Result<(String, Moment), PoetError> {
+    /// Registers a challenge, for as long as there is time. Returns the round and its end.
+    pub async fn register(&self, poet: &str, key: &IdentityKey, submission: &Submission) -> Result<(String, Moment), PoetError> {
         let server = self.server(poet)?;
         let endless = async {
             loop {
-                match self.submit(server, key, challenge, until, proof_until).await {
+                match self.submit(server, key, submission).await {
                     Err(error) if error.passes() => {
                         tracing::warn!(poet, identity = %key.node_id(), %error, "could not be registered, tries again");
                         tokio::time::sleep(http::jitter(self.settings.retry_delay)).await;
@@ -367,7 +370,7 @@ impl Poets {
                 }
             }
         };
-        self.before(until, endless).await
+        self.before(submission.until, endless).await
     }
 
     /// The proof of a round in which a challenge was registered, and its place among the members. It is asked for when the round is
@@ -428,20 +431,14 @@ impl Poets {
     }
 
     /// One registration, with everything it needs.
-    async fn submit(
-        &self,
-        server: &Server,
-        key: &IdentityKey,
-        challenge: &Hash32,
-        until: Moment,
-        proof_until: Moment,
-    ) -> Result<(String, Moment), PoetError> {
+    async fn submit(&self, server: &Server, key: &IdentityKey, submission: &Submission) -> Result<(String, Moment), PoetError> {
+        let Submission { challenge, until, proof_until } = *submission;
         let (settings, id) = (&self.settings, key.node_id());
         let info = self.info(server, settings.retries()).await?;
         let signature = key.sign(&settings.network, Domain::Poet, challenge.as_bytes());
         let mut refused = false;
         let answer = loop {
-            let authorization = self.authorize(server, &info, &id, challenge).await?;
+            let authorization = self.authorize(server, &info, &id, &challenge).await?;
             let body = wire::submission(&settings.network, &id, challenge.as_bytes(), &signature, proof_until, &authorization);
             let endless = Retries::Endless { delay: settings.retry_delay };
             match server.http.ask(&["v1", "submit"], Some(&body), LITTLE, endless).await {

@@ -23,7 +23,7 @@ use tokio::{
 use super::{Fatal, Inner, Services, SignError};
 use crate::{
     builder::{Action, Builder, Challenge, Change, Event, Notice, Ticket},
-    poet::PoetError,
+    poet::{PoetError, Submission},
     timeline::Moment,
 };
 
@@ -224,7 +224,8 @@ impl Driver {
             }),
             Action::Certify(poet) => self.certify(poet),
             Action::Register { ticket, poet, challenge, until, proof_until } => self.ask(ticket, async move {
-                let answer = services.register(&poet, &key, &challenge, until, proof_until).await;
+                let submission = Submission { challenge, until, proof_until };
+                let answer = services.register(&poet, &key, &submission).await;
                 Some(Event::Registered(ticket, poet, answer.map_err(|error| inner.words(error))))
             }),
             Action::Fetch { ticket, registration, until, .. } => self.ask(ticket, async move {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{
     activation::Activation,
-    ids::{AtxId, EdSignature, Hash32, NodeId},
+    ids::{AtxId, EdSignature, NodeId},
     keys::IdentityKey,
     layers::EpochId,
     post::Proof,
@@ -18,7 +18,7 @@ use super::{Answer, Services, SignError};
 use crate::{
     builder::{Change, OwnActivation, PostAnswer, Registration, RoundProof, Saved, SignedActivation, Unsigned, Verdict},
     handler::{Handler, Outcome, Source},
-    poet::{PoetError, Poets},
+    poet::{PoetError, Poets, Submission},
     positioning::Positioning,
     rows::Rows,
     timeline::Moment,
@@ -143,11 +143,9 @@ impl Services for Parts {
         &'a self,
         poet: &'a str,
         key: &'a IdentityKey,
-        challenge: &'a Hash32,
-        until: Moment,
-        proof_until: Moment,
+        submission: &'a Submission,
     ) -> Answer<'a, Result<(String, Moment), PoetError>> {
-        Box::pin(self.poets.register(poet, key, challenge, until, proof_until))
+        Box::pin(self.poets.register(poet, key, submission))
     }
 
     fn fetch<'a>(&'a self, registration: &'a Registration, until: Moment) -> Answer<'a, Result<RoundProof, PoetError>> {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use proto::{
-    ids::{AtxId, EdSignature, Hash32, NodeId},
+    ids::{AtxId, EdSignature, NodeId},
     keys::IdentityKey,
     layers::EpochId,
     post::Proof,
@@ -12,7 +12,7 @@ use proto::{
 
 use crate::{
     builder::{Change, OwnActivation, PostAnswer, Registration, RoundProof, Saved, SignedActivation, Unsigned, Verdict},
-    poet::PoetError,
+    poet::{PoetError, Submission},
     timeline::Moment,
 };
 
@@ -71,9 +71,7 @@ pub trait Services: Send + Sync + 'static {
         &'a self,
         poet: &'a str,
         key: &'a IdentityKey,
-        challenge: &'a Hash32,
-        until: Moment,
-        proof_until: Moment,
+        submission: &'a Submission,
     ) -> Answer<'a, Result<(String, Moment), PoetError>>;
 
     /// The proof of a round once it is over.

@@ -10,8 +10,9 @@ use std::{
 
 use activation::clock::Clock;
 use activation::{
-    poet::{ConfigError, PhaseShift, PoetError, Poets},
+    poet::{ConfigError, PhaseShift, PoetError, Poets, Submission},
     rows::Certificate as Kept,
+    timeline::Moment,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -52,8 +53,12 @@ fn honest(path: &str) -> Say {
     }
 }
 
+fn submission(until: Moment, proof_until: Moment) -> Submission {
+    Submission { challenge: CHALLENGE, until, proof_until }
+}
+
 async fn register(poets: &Poets, poet: &str, seconds: u64) -> Result<String, PoetError> {
-    poets.register(poet, &key(1), &CHALLENGE, soon(seconds), soon(2000)).await.map(|(round, _)| round)
+    poets.register(poet, &key(1), &submission(soon(seconds), soon(2000))).await.map(|(round, _)| round)
 }
 
 /// The challenge of the test among others, and a proof over them.
@@ -69,7 +74,7 @@ async fn a_registration_says_what_servers_want_to_know() {
     let poets = clients(&[(&liar.address, Some(SERVER))], settings(), Arc::default());
     poets.check().await.unwrap();
     let (until, proof_until) = (soon(10), soon(2000));
-    let (round, end) = poets.register(&liar.address, &key(1), &CHALLENGE, until, proof_until).await.unwrap();
+    let (round, end) = poets.register(&liar.address, &key(1), &submission(until, proof_until)).await.unwrap();
     assert_eq!(round, "7");
     let expected = soon(990);
     assert!(end > expected && end < expected + Duration::from_secs(5), "{end}");

@@ -15,7 +15,7 @@ use std::{
 use activation::{
     builder::{Change, OwnActivation, PostAnswer, Registration, RoundProof, Saved, SignedActivation, Unsigned, Verdict},
     clock::Clock,
-    poet::{PhaseShift, PoetError},
+    poet::{PhaseShift, PoetError, Submission},
     smesher::{Answer, Fatal, Services, Settings, SignError, Smeshers, StateError, Status},
     timeline::{Moment, Timeline},
 };
@@ -166,17 +166,15 @@ impl Services for Node {
         &'a self,
         poet: &'a str,
         _: &'a IdentityKey,
-        _: &'a Hash32,
-        until: Moment,
-        _: Moment,
+        submission: &'a Submission,
     ) -> Answer<'a, Result<(String, Moment), PoetError>> {
-        let end = (until + 24 * MINUTE).before(6 * MINUTE);
+        let end = (submission.until + 24 * MINUTE).before(6 * MINUTE);
         Box::pin(async move {
             sleep(Duration::from_secs(2)).await;
             if poet == POETS[1] && self.foreign.load(Ordering::Relaxed) {
                 return Err(PhaseShift { poet: poet.to_owned(), found: MINUTE, expected: 12 * MINUTE }.into());
             }
-            Ok((until.0.to_string(), end))
+            Ok((submission.until.0.to_string(), end))
         })
     }
 
