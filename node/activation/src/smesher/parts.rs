@@ -45,7 +45,7 @@ pub struct Parts {
     /// What they keep.
     pub rows: Rows,
     /// What signs for them.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// What judges activations, their own too, and knows those there are.
     pub handler: Handler,
     /// What finds activations to stand on.

@@ -146,7 +146,7 @@ impl Disk {
         };
         Parts {
             rows: Rows::new(Arc::new(self.local.clone())),
-            guard: Guard::new(Arc::new(self.local.clone()), NETWORK),
+            guard: Arc::new(Guard::new(Arc::new(self.local.clone()), NETWORK)),
             handler,
             positioning: Positioning::new(chains, Duration::ZERO, clock.clone()),
             proofs,
