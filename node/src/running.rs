@@ -4,14 +4,13 @@
 //!   other nodes ◄──► p2p ──► Judge ──► Handler ──► Knowledge ──► state database      (running/network.rs)
 //!                     ▲                   │ ▲
 //!                     │                   ▼ │ Fetcher
-//!   PoET servers ◄── Poets ◄── Smeshers ──► PostServices ◄── proving services         (running/services.rs)
+//!   PoET servers ◄── Poets ◄── Smeshers ──► PostServices ◄── proving services
 //!                                 │
 //!   wallets, operators ──► API ──►┘                                                   (running/answers.rs)
 //! ```
 
 mod answers;
 mod network;
-mod services;
 
 use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
@@ -46,8 +45,7 @@ use tokio::{
 
 use self::{
     answers::Answers,
-    network::{Fetcher, Judge, Late},
-    services::{AtHome, ForIdentities},
+    network::{Fetcher, Judge, Late, Out},
 };
 use crate::error::Error;
 
@@ -145,9 +143,9 @@ impl Node {
         late_handler.set(Some(handler.clone()));
 
         let posts = PostServices::default();
-        let rows = Arc::new(Rows::new(data.local().clone()));
-        let home = Arc::new(AtHome { rows: rows.clone(), knowledge: knowledge.clone() });
-        let poets = Poets::new(&network.main.poet_servers, poet::Settings::new(&network, genesis.id()), home, clock.clone())
+        let rows = || Rows::new(data.local().clone());
+        let databases = Arc::new(poet::Databases { rows: Arc::new(rows()), knowledge: knowledge.clone() });
+        let poets = Poets::new(&network.main.poet_servers, poet::Settings::new(&network, genesis.id()), databases, clock.clone())
             .map_err(|error| Error::Usage(error.to_string()))?;
         let poets = Arc::new(poets);
         if !named.is_empty() {
@@ -166,15 +164,15 @@ impl Node {
                 retry: network.hare3.preround_delay.0,
                 regossip: network.main.regossip_atx_interval.0,
             },
-            Arc::new(ForIdentities {
-                rows,
+            Arc::new(smesher::Parts {
+                rows: rows(),
                 guard: data.guard().clone(),
                 handler: handler.clone(),
-                posts: posts.clone(),
-                verifiers: verifiers.clone(),
                 positioning: positioning.clone(),
+                proofs: Arc::new(verifiers.at(Priority::High)),
+                provers: Arc::new(posts.clone()),
                 poets,
-                network: late_network.clone(),
+                network: Arc::new(Out(late_network.clone())),
             }),
             clock.clone(),
             is_synced.clone(),

@@ -6,6 +6,7 @@
 //! is in `authorization` (section 4.2).
 
 mod authorization;
+mod home;
 mod http;
 mod shared;
 mod wire;
@@ -25,21 +26,22 @@ use poet_service::{
     proof::{self, InvalidProof},
 };
 use proto::{
-    ids::{AtxId, GenesisId, Hash32, NodeId, PoetProofRef},
+    ids::{GenesisId, Hash32, NodeId, PoetProofRef},
     keys::IdentityKey,
     poet::{Element, Leaves, MerkleProof, PoetProof, PoetProofMessage},
-    post::Proof,
     preset::{Network, PoetServer},
     signing::Domain,
     span::Span,
-    units::SpaceUnits,
 };
 
 use crate::{
     builder::{Registration, RoundProof},
     clock::Clock,
+    knowledge::LastProof,
+    rows::Certificate,
     timeline::Moment,
 };
+pub use home::Databases;
 use http::{Http, LITTLE, Limit, Retries};
 use shared::Shared;
 
@@ -110,51 +112,40 @@ impl Settings {
     }
 }
 
-/// A certificate with its certifier's signature.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedCertificate {
-    /// What is signed.
-    pub data: Vec<u8>,
-    /// The signature.
-    pub signature: Vec<u8>,
-}
-
-/// A proof of space as a certifier wants it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Space {
-    /// The proof.
-    pub post: Proof,
-    /// What the labels are bound to.
-    pub commitment: AtxId,
-    /// What was proven for.
-    pub challenge: [u8; 32],
-    /// Its space.
-    pub num_units: SpaceUnits,
-}
-
 /// What the node keeps for its PoET clients. All of it may wait for a disk; errors are in words.
 pub trait Home: Send + Sync {
     /// The certificate of an identity by a certifier.
-    fn certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<Option<SignedCertificate>, String>;
+    fn certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<Option<Certificate>, String>;
 
     /// Keeps a certificate.
-    fn put_certificate(&self, id: &NodeId, certifier: &[u8; 32], certificate: &SignedCertificate) -> Result<(), String>;
+    fn put_certificate(&self, id: &NodeId, certifier: &[u8; 32], certificate: &Certificate) -> Result<(), String>;
 
     /// Forgets a certificate.
     fn remove_certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<(), String>;
 
     /// A proof of an identity's space, which convinces a certifier; none before the identity has one.
-    fn space(&self, id: &NodeId) -> Result<Option<Space>, String>;
+    fn space(&self, id: &NodeId) -> Result<Option<LastProof>, String>;
 
     /// Keeps a valid proof of elapsed time and says under which name activations refer to it.
     fn keep(&self, message: &PoetProofMessage) -> Result<PoetProofRef, String>;
+}
+
+/// What is registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submission {
+    /// The hash of the challenge.
+    pub challenge: Hash32,
+    /// The round begins, and registration ends.
+    pub until: Moment,
+    /// The server refuses if its round ends later than this.
+    pub proof_until: Moment,
 }
 
 /// How an identity shows that it may register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Authorization {
     /// By a certifier's word.
-    Certificate(SignedCertificate),
+    Certificate(Certificate),
     /// By work done for these parameters.
     Work {
         /// The parameters.
@@ -304,7 +295,7 @@ struct Server {
 }
 
 /// A request of an identity to the certifier with this key.
-type Asking = Shared<[u8; 32], SignedCertificate>;
+type Asking = Shared<[u8; 32], Certificate>;
 
 /// The PoET servers of a network.
 pub struct Poets {
@@ -365,20 +356,12 @@ impl Poets {
         Ok(())
     }
 
-    /// Registers a challenge until `until`, when the round begins. The server refuses if its round ends after `proof_until`. Returns the
-    /// round and its end.
-    pub async fn register(
-        &self,
-        poet: &str,
-        key: &IdentityKey,
-        challenge: &Hash32,
-        until: Moment,
-        proof_until: Moment,
-    ) -> Result<(String, Moment), PoetError> {
+    /// Registers a challenge, for as long as there is time. Returns the round and its end.
+    pub async fn register(&self, poet: &str, key: &IdentityKey, submission: &Submission) -> Result<(String, Moment), PoetError> {
         let server = self.server(poet)?;
         let endless = async {
             loop {
-                match self.submit(server, key, challenge, until, proof_until).await {
+                match self.submit(server, key, submission).await {
                     Err(error) if error.passes() => {
                         tracing::warn!(poet, identity = %key.node_id(), %error, "could not be registered, tries again");
                         tokio::time::sleep(http::jitter(self.settings.retry_delay)).await;
@@ -387,7 +370,7 @@ impl Poets {
                 }
             }
         };
-        self.before(until, endless).await
+        self.before(submission.until, endless).await
     }
 
     /// The proof of a round in which a challenge was registered, and its place among the members. It is asked for when the round is
@@ -448,20 +431,14 @@ impl Poets {
     }
 
     /// One registration, with everything it needs.
-    async fn submit(
-        &self,
-        server: &Server,
-        key: &IdentityKey,
-        challenge: &Hash32,
-        until: Moment,
-        proof_until: Moment,
-    ) -> Result<(String, Moment), PoetError> {
+    async fn submit(&self, server: &Server, key: &IdentityKey, submission: &Submission) -> Result<(String, Moment), PoetError> {
+        let Submission { challenge, until, proof_until } = *submission;
         let (settings, id) = (&self.settings, key.node_id());
         let info = self.info(server, settings.retries()).await?;
         let signature = key.sign(&settings.network, Domain::Poet, challenge.as_bytes());
         let mut refused = false;
         let answer = loop {
-            let authorization = self.authorize(server, &info, &id, challenge).await?;
+            let authorization = self.authorize(server, &info, &id, &challenge).await?;
             let body = wire::submission(&settings.network, &id, challenge.as_bytes(), &signature, proof_until, &authorization);
             let endless = Retries::Endless { delay: settings.retry_delay };
             match server.http.ask(&["v1", "submit"], Some(&body), LITTLE, endless).await {

@@ -14,6 +14,7 @@
 //! What a driver does is in `driver`. [`Services`] is the one seam to the rest of the node.
 
 mod driver;
+mod parts;
 mod services;
 
 use std::{
@@ -33,6 +34,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+pub use parts::{Parts, Prove, Publish};
 pub use services::{Answer, Services, SignError};
 
 use crate::{
@@ -285,6 +287,7 @@ impl Smeshers {
             });
             let saved = saved.await.unwrap_or_else(|e| Err(e.to_string()));
             saved.map_err(|why| StateError::Forget { id, why })?;
+            self.0.services.set_idle(&id);
             if let Some(entry) = self.0.state().identities.get_mut(&id) {
                 (entry.status.proving, entry.status.deadline, entry.status.publish) = (false, None, None);
             }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use activation::{
     handler::{Fetch, Fetching, Handler, Outcome, Peer, Source},
     knowledge::Knowledge,
+    smesher::{self, Publish},
 };
 use p2p::{Boxed, Hint, Network, PeerId, Topic, Verdict};
 use proto::{
@@ -95,6 +96,18 @@ fn object(knowledge: &Knowledge, hint: Hint, hash: Hash32) -> Result<Option<Vec<
         Hint::Malfeasance => Ok(knowledge.malfeasance(&NodeId(hash.0)).map_err(failed)?.map(|(_, bytes)| bytes)),
         // the parts of the node that keep them are still to come
         Hint::Ballot | Hint::Block | Hint::Proposal | Hint::Transaction | Hint::ActiveSet => Ok(None),
+    }
+}
+
+/// The network as those see it who have something to publish.
+pub(super) struct Out(pub(super) Late<Network>);
+
+impl Publish for Out {
+    fn publish<'a>(&'a self, bytes: &'a [u8]) -> smesher::Answer<'a, Result<(), String>> {
+        Box::pin(async move {
+            let network = self.0.get().ok_or("the node is still starting")?;
+            network.publish(Topic::Atx, bytes.to_vec()).await.map_err(|error| error.to_string())
+        })
     }
 }
 

@@ -11,12 +11,15 @@ use std::{
 };
 
 use poet_service::{
-    certificate,
+    certificate::{self, CertificateError},
     pow::{self, Params},
 };
-use proto::ids::{Hash32, NodeId};
+use proto::{
+    ids::{EdSignature, Hash32, NodeId},
+    scale,
+};
 
-use super::{Authorization, PoetError, Poets, Server, SignedCertificate, blocking, http, is_key, wire};
+use super::{Authorization, Certificate, PoetError, Poets, Server, blocking, http, is_key, wire};
 use http::{Http, LITTLE, Retries};
 
 /// The most work that is done for a registration, in leading zero bits: some minutes of a processor. Servers ask for 20 to 26.
@@ -80,7 +83,7 @@ impl Poets {
     }
 
     /// The certificate of an identity: the one kept, or a new one. An identity asks once at a time.
-    pub(super) async fn certificate(&self, id: &NodeId, certifier: &wire::Certifier) -> Result<SignedCertificate, PoetError> {
+    pub(super) async fn certificate(&self, id: &NodeId, certifier: &wire::Certifier) -> Result<Certificate, PoetError> {
         let key: [u8; 32] =
             certifier.pubkey.0.as_slice().try_into().map_err(|_| {
                 PoetError::Garbage(format!("a certifier with a public key of {} bytes", certifier.pubkey.0.len()))
@@ -96,16 +99,16 @@ impl Poets {
     }
 
     /// The certificate that is kept, if it still counts.
-    async fn kept_certificate(&self, id: &NodeId, key: [u8; 32]) -> Result<Option<SignedCertificate>, PoetError> {
+    async fn kept_certificate(&self, id: &NodeId, key: [u8; 32]) -> Result<Option<Certificate>, PoetError> {
         let (home, id, now) = (self.home.clone(), *id, self.unix_seconds());
         blocking(move || {
             let kept = home.certificate(&id, &key).map_err(PoetError::Home)?;
-            Ok(kept.filter(|kept| certificate::check(&key, &kept.data, &kept.signature, &id, now).is_ok()))
+            Ok(kept.filter(|kept| certificate::check(&key, &kept.data, &kept.signature.0, &id, now).is_ok()))
         })
         .await
     }
 
-    async fn ask_certifier(&self, id: &NodeId, url: &str, key: [u8; 32]) -> Result<SignedCertificate, PoetError> {
+    async fn ask_certifier(&self, id: &NodeId, url: &str, key: [u8; 32]) -> Result<Certificate, PoetError> {
         let (home, identity) = (self.home.clone(), *id);
         let space = blocking(move || home.space(&identity).map_err(PoetError::Home)?.ok_or(PoetError::NoSpace)).await?;
         let http = Http::new(url).map_err(|reason| PoetError::Garbage(format!("certifier {url}: {reason}")))?;
@@ -116,10 +119,11 @@ impl Poets {
         let answer = http.ask(&["certify"], Some(&body), LITTLE, retries).await?;
         let wire::Certified { certificate: data, signature, pub_key } = http::parse(&answer)?;
         is_key(Some(&key), &pub_key.0)?;
+        let signature = <[u8; 64]>::try_from(signature.0).map_err(|_| CertificateError::Signature)?;
+        let certificate = Certificate { data: scale::Bytes(data.0), signature: EdSignature(signature) };
         let (home, identity, now) = (self.home.clone(), *id, self.unix_seconds());
         blocking(move || {
-            certificate::check(&key, &data.0, &signature.0, &identity, now)?;
-            let certificate = SignedCertificate { data: data.0, signature: signature.0 };
+            certificate::check(&key, &certificate.data, &certificate.signature.0, &identity, now)?;
             home.put_certificate(&identity, &key, &certificate).map_err(PoetError::Home)?;
             Ok(certificate)
         })

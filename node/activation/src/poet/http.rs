@@ -127,7 +127,10 @@ impl Http {
             attempt += 1;
             let wait = if retries.is_for(&error) { retries.wait(attempt) } else { None };
             let Some(wait) = wait else { return Err(error) };
-            tracing::debug!(%url, %error, attempt, ?wait, "asks again later");
+            // The first failures and then fewer and fewer of them are worth a line.
+            if attempt.is_power_of_two() {
+                tracing::info!(%url, %error, attempt, ?wait, "asks again later");
+            }
             tokio::time::sleep(wait).await;
         }
     }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Authorization, SignedCertificate, Space};
-use crate::timeline::Moment;
+use super::Authorization;
+use crate::{knowledge::LastProof, rows::Certificate, timeline::Moment};
 
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const ANY_STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
@@ -235,8 +235,8 @@ pub(super) fn submission(
         "deadline": time,
     });
     match authorization {
-        Authorization::Certificate(SignedCertificate { data, signature }) => {
-            body["certificate"] = json!({ "data": STANDARD.encode(data), "signature": STANDARD.encode(signature) });
+        Authorization::Certificate(Certificate { data, signature }) => {
+            body["certificate"] = json!({ "data": STANDARD.encode(&**data), "signature": STANDARD.encode(signature.0) });
         }
         Authorization::Work { params, nonce } => {
             body["nonce"] = nonce.to_string().into();
@@ -247,15 +247,15 @@ pub(super) fn submission(
 }
 
 /// The body of a request for a certificate.
-pub(super) fn certify(id: &NodeId, space: &Space) -> Value {
-    let Space { post, commitment, challenge, num_units } = space;
+pub(super) fn certify(id: &NodeId, space: &LastProof) -> Value {
+    let LastProof { proof, commitment, challenge, units } = space;
     json!({
-        "proof": post,
+        "proof": proof,
         "metadata": {
             "node_id": id.to_base64(),
             "commitment_atx_id": commitment.to_base64(),
             "challenge": STANDARD.encode(challenge),
-            "num_units": num_units,
+            "num_units": units,
         },
     })
 }

@@ -23,7 +23,7 @@ use tokio::{
 use super::{Fatal, Inner, Services, SignError};
 use crate::{
     builder::{Action, Builder, Challenge, Change, Event, Notice, Ticket},
-    poet::PoetError,
+    poet::{PoetError, Submission},
     timeline::Moment,
 };
 
@@ -224,7 +224,8 @@ impl Driver {
             }),
             Action::Certify(poet) => self.certify(poet),
             Action::Register { ticket, poet, challenge, until, proof_until } => self.ask(ticket, async move {
-                let answer = services.register(&poet, &key, &challenge, until, proof_until).await;
+                let submission = Submission { challenge, until, proof_until };
+                let answer = services.register(&poet, &key, &submission).await;
                 Some(Event::Registered(ticket, poet, answer.map_err(|error| inner.words(error))))
             }),
             Action::Fetch { ticket, registration, until, .. } => self.ask(ticket, async move {
@@ -243,7 +244,12 @@ impl Driver {
             Action::Publish(ticket, signed) => {
                 self.ask(ticket, async move { Some(Event::Published(ticket, services.publish(&signed).await)) });
             }
-            Action::Tell(notice) => self.inner.tell(&self.id, notice),
+            Action::Tell(notice) => {
+                if let Notice::Abandoned { .. } = notice {
+                    self.inner.services.set_idle(&self.id);
+                }
+                self.inner.tell(&self.id, notice);
+            }
             Action::Fatal(mismatch) => self.inner.end(mismatch.into()),
         }
     }
@@ -265,8 +271,12 @@ impl Driver {
     fn certify(&mut self, poet: String) {
         let (inner, id) = (self.inner.clone(), self.id);
         self.tasks.spawn(async move {
-            if let Err(error) = inner.services.certify(&poet, &id).await {
-                tracing::warn!(identity = %id, poet, %error, "no certificate yet");
+            match inner.services.certify(&poet, &id).await {
+                Ok(()) | Err(PoetError::NoSpace) => {}
+                Err(error) => {
+                    let error = inner.words(error);
+                    tracing::warn!(identity = %id, poet, error, "no certificate yet");
+                }
             }
             None
         });

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use proto::{
-    ids::{AtxId, EdSignature, Hash32, NodeId},
+    ids::{AtxId, EdSignature, NodeId},
     keys::IdentityKey,
     layers::EpochId,
     post::Proof,
@@ -12,7 +12,7 @@ use proto::{
 
 use crate::{
     builder::{Change, OwnActivation, PostAnswer, Registration, RoundProof, Saved, SignedActivation, Unsigned, Verdict},
-    poet::PoetError,
+    poet::{PoetError, Submission},
     timeline::Moment,
 };
 
@@ -48,6 +48,9 @@ pub trait Services: Send + Sync + 'static {
     /// A proof of space by the identity's proving service, whenever that comes.
     fn prove<'a>(&'a self, id: &'a NodeId, challenge: [u8; 32]) -> Answer<'a, Result<PostAnswer, String>>;
 
+    /// No proof is needed now: the proving service may rest.
+    fn set_idle(&self, id: &NodeId);
+
     /// Verifies all labels of an initial proof of space.
     fn verify<'a>(&'a self, id: &'a NodeId, post: &'a Proof, commitment: AtxId, num_units: SpaceUnits) -> Answer<'a, Verdict>;
 
@@ -68,9 +71,7 @@ pub trait Services: Send + Sync + 'static {
         &'a self,
         poet: &'a str,
         key: &'a IdentityKey,
-        challenge: &'a Hash32,
-        until: Moment,
-        proof_until: Moment,
+        submission: &'a Submission,
     ) -> Answer<'a, Result<(String, Moment), PoetError>>;
 
     /// The proof of a round once it is over.

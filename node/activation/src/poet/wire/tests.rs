@@ -101,7 +101,10 @@ fn registrations_are_those_of_the_vectors() {
             None => (work, grpc::SubmitRequest { certificate_pubkey_hint: Vec::new(), ..expected }),
             // one or the other, and no hint
             Some(grpc::submit_request::Certificate { data, signature }) => (
-                Authorization::Certificate(SignedCertificate { data, signature }),
+                Authorization::Certificate(Certificate {
+                    data: proto::scale::Bytes(data),
+                    signature: EdSignature(signature.try_into().unwrap()),
+                }),
                 grpc::SubmitRequest { nonce: 0, pow_params: None, certificate_pubkey_hint: Vec::new(), ..expected },
             ),
         };
@@ -114,11 +117,11 @@ fn registrations_are_those_of_the_vectors() {
 
 #[test]
 fn certificates_are_asked_for_with_the_proof_and_what_it_is_bound_to() {
-    let space = Space {
-        post: Proof { nonce: 7, indices: vec![1, 2, 3], pow: u64::MAX },
+    let space = LastProof {
+        proof: Proof { nonce: 7, indices: vec![1, 2, 3], pow: u64::MAX },
         commitment: AtxId([4; 32]),
         challenge: [0; 32],
-        num_units: SpaceUnits(5),
+        units: SpaceUnits(5),
     };
     let expected = json!({
         "proof": { "nonce": 7, "indices": "AQID", "pow": u64::MAX },

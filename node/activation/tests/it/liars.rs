@@ -9,21 +9,25 @@ use std::{
 };
 
 use activation::clock::Clock;
-use activation::poet::{ConfigError, PhaseShift, PoetError, Poets, SignedCertificate};
+use activation::{
+    poet::{ConfigError, PhaseShift, PoetError, Poets, Submission},
+    rows::Certificate as Kept,
+    timeline::Moment,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
 use poet_service::{json as server_json, pow};
 use proto::{
-    ids::Hash32,
+    ids::{EdSignature, Hash32},
     merkle,
     poet::{Certificate, Leaves},
     preset::PoetServer,
-    scale,
+    scale::{self, Bytes},
     signing::{Domain, prefix, verify},
 };
 use serde_json::{Value, json};
 
-use crate::poets::*;
+use crate::{fixture::key, network::NETWORK, poets::*};
 
 /// What a server says to what it is sent.
 type Lie = fn(&Value) -> Say;
@@ -49,8 +53,12 @@ fn honest(path: &str) -> Say {
     }
 }
 
+fn submission(until: Moment, proof_until: Moment) -> Submission {
+    Submission { challenge: CHALLENGE, until, proof_until }
+}
+
 async fn register(poets: &Poets, poet: &str, seconds: u64) -> Result<String, PoetError> {
-    poets.register(poet, &key(1), &CHALLENGE, soon(seconds), soon(2000)).await.map(|(round, _)| round)
+    poets.register(poet, &key(1), &submission(soon(seconds), soon(2000))).await.map(|(round, _)| round)
 }
 
 /// The challenge of the test among others, and a proof over them.
@@ -66,7 +74,7 @@ async fn a_registration_says_what_servers_want_to_know() {
     let poets = clients(&[(&liar.address, Some(SERVER))], settings(), Arc::default());
     poets.check().await.unwrap();
     let (until, proof_until) = (soon(10), soon(2000));
-    let (round, end) = poets.register(&liar.address, &key(1), &CHALLENGE, until, proof_until).await.unwrap();
+    let (round, end) = poets.register(&liar.address, &key(1), &submission(until, proof_until)).await.unwrap();
     assert_eq!(round, "7");
     let expected = soon(990);
     assert!(end > expected && end < expected + Duration::from_secs(5), "{end}");
@@ -76,7 +84,7 @@ async fn a_registration_says_what_servers_want_to_know() {
     let id = key(1).node_id();
     assert_eq!((&request.prefix[..], &request.challenge[..]), (&prefix(&NETWORK, Domain::Poet)[..], &CHALLENGE.0[..]));
     assert_eq!(request.pubkey, id.0);
-    let signature = proto::ids::EdSignature(request.signature[..].try_into().unwrap());
+    let signature = EdSignature(request.signature[..].try_into().unwrap());
     assert!(verify(&NETWORK, Domain::Poet, &id, &CHALLENGE.0, &signature));
     let deadline = request.deadline.unwrap();
     assert_eq!(deadline.seconds * 1_000_000_000 + i64::from(deadline.nanos), proof_until.0);
@@ -386,7 +394,7 @@ async fn a_certificate_is_gotten_once_and_kept() {
     let key = certifier().verifying_key().to_bytes();
     assert_eq!(poet_service::certificate::check(&key, &sent.data, &sent.signature, &id, 0), Ok(()));
     let kept = memory.certificates.lock().unwrap()[&(id, key)].clone();
-    assert_eq!(kept, SignedCertificate { data: sent.data, signature: sent.signature });
+    assert_eq!(kept, Kept { data: Bytes(sent.data), signature: EdSignature(sent.signature.try_into().unwrap()) });
     // a node that starts again has it
     let poets = clients(&[(&liar.address, None)], settings(), memory);
     register(&poets, &liar.address, 10).await.unwrap();
@@ -412,7 +420,7 @@ async fn without_a_good_certificate_there_is_work() {
         let liar = with_certifier(move |path, _, body| (path == "/certify").then(|| say(body))).await;
         let memory = Arc::<Memory>::default();
         // what was kept is of no use either
-        let kept = SignedCertificate { data: vec![1], signature: other().sign(&[1]).to_bytes().to_vec() };
+        let kept = Kept { data: Bytes(vec![1]), signature: EdSignature(other().sign(&[1]).to_bytes()) };
         memory.certificates.lock().unwrap().insert((key(1).node_id(), certifier().verifying_key().to_bytes()), kept.clone());
         let poets = clients(&[(&liar.address, None)], settings(), memory.clone());
         register(&poets, &liar.address, 10).await.unwrap();

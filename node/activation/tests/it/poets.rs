@@ -9,7 +9,9 @@ use std::{
 use activation::{
     builder::Registration,
     clock::Clock,
-    poet::{CertifierSettings, Home, Poets, Settings, SignedCertificate, Space},
+    knowledge::LastProof,
+    poet::{CertifierSettings, Home, Poets, Settings},
+    rows::Certificate,
     timeline::Moment,
 };
 use axum::{Router, body::Bytes, extract::Request, http::StatusCode};
@@ -21,8 +23,7 @@ use poet_service::{
     tree::{Grower, Shape},
 };
 use proto::{
-    ids::{AtxId, GenesisId, Hash32, NodeId, PoetProofRef},
-    keys::IdentityKey,
+    ids::{AtxId, Hash32, NodeId, PoetProofRef},
     poet::{PROVEN_LEAVES, PoetProofMessage},
     post::Proof,
     preset::{Base64Key, PoetServer},
@@ -30,23 +31,24 @@ use proto::{
 };
 use serde_json::{Value, json};
 
-pub(crate) const NETWORK: GenesisId = GenesisId([3; 20]);
+use crate::network::NETWORK;
+
 pub(crate) const PHASE_SHIFT: Duration = Duration::from_secs(40);
 
 /// What a node keeps, in memory.
 #[derive(Default)]
 pub(crate) struct Memory {
-    pub(crate) certificates: Mutex<BTreeMap<(NodeId, [u8; 32]), SignedCertificate>>,
+    pub(crate) certificates: Mutex<BTreeMap<(NodeId, [u8; 32]), Certificate>>,
     pub(crate) proofs: Mutex<Vec<PoetProofMessage>>,
     pub(crate) has_no_space: bool,
 }
 
 impl Home for Memory {
-    fn certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<Option<SignedCertificate>, String> {
+    fn certificate(&self, id: &NodeId, certifier: &[u8; 32]) -> Result<Option<Certificate>, String> {
         Ok(self.certificates.lock().unwrap().get(&(*id, *certifier)).cloned())
     }
 
-    fn put_certificate(&self, id: &NodeId, certifier: &[u8; 32], certificate: &SignedCertificate) -> Result<(), String> {
+    fn put_certificate(&self, id: &NodeId, certifier: &[u8; 32], certificate: &Certificate) -> Result<(), String> {
         self.certificates.lock().unwrap().insert((*id, *certifier), certificate.clone());
         Ok(())
     }
@@ -56,9 +58,9 @@ impl Home for Memory {
         Ok(())
     }
 
-    fn space(&self, _: &NodeId) -> Result<Option<Space>, String> {
-        let post = Proof { nonce: 1, indices: vec![2; 10], pow: 3 };
-        let space = Space { post, commitment: AtxId([5; 32]), challenge: [0; 32], num_units: SpaceUnits(4) };
+    fn space(&self, _: &NodeId) -> Result<Option<LastProof>, String> {
+        let proof = Proof { nonce: 1, indices: vec![2; 10], pow: 3 };
+        let space = LastProof { proof, commitment: AtxId([5; 32]), challenge: [0; 32], units: SpaceUnits(4) };
         Ok((!self.has_no_space).then_some(space))
     }
 
@@ -66,10 +68,6 @@ impl Home for Memory {
         self.proofs.lock().unwrap().push(message.clone());
         message.proof.reference().map_err(|e| e.to_string())
     }
-}
-
-pub(crate) fn key(n: u8) -> IdentityKey {
-    IdentityKey::from_seed(&[n; 32])
 }
 
 pub(crate) fn settings() -> Settings {

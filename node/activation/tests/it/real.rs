@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use activation::{builder::Registration, timeline::Moment};
+use activation::{builder::Registration, poet::Submission, timeline::Moment};
 use poet_service::{
     api,
     link::Local,
@@ -22,13 +22,13 @@ use poet_service::{
 use proto::{ids::Hash32, merkle};
 use tokio::sync::watch;
 
-use crate::poets::*;
+use crate::{fixture::key, poets::*};
 
-const SERVER: [u8; 32] = [0x21; 32];
+pub(crate) const SERVER: [u8; 32] = [0x21; 32];
 
-/// A server in this process, with rounds of three seconds.
-struct Real {
-    address: String,
+/// A server in this process.
+pub(crate) struct Real {
+    pub(crate) address: String,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     _told: watch::Sender<bool>,
@@ -44,7 +44,7 @@ impl Drop for Real {
     }
 }
 
-async fn start(epoch: Duration, phase_shift: Duration, cycle_gap: Duration, genesis: Time) -> Real {
+pub(crate) async fn start(epoch: Duration, phase_shift: Duration, cycle_gap: Duration, genesis: Time) -> Real {
     let folder = tempfile::tempdir().unwrap();
     let schedule = Schedule::new(genesis, epoch, phase_shift, cycle_gap).unwrap();
     let store = Arc::new(RocksStore::open(&folder.path().join("db")).unwrap());
@@ -96,10 +96,11 @@ async fn identities_register_and_fetch_their_proofs() {
 
     let genesis = Moment(i64::try_from(genesis.0).unwrap());
     let (until, proof_until) = (genesis + shift, genesis + 2 * epoch);
+    let of = |challenge| Submission { challenge, until, proof_until };
     let mut registrations = Vec::new();
     for n in 1..4 {
         let challenge = Hash32([n * 16; 32]);
-        let (round, end) = poets.register(&real.address, &key(n), &challenge, until, proof_until).await.unwrap();
+        let (round, end) = poets.register(&real.address, &key(n), &of(challenge)).await.unwrap();
         // what the server says is relative to its own clock
         assert!(
             end.until(genesis + epoch) < Duration::from_millis(500) && (genesis + epoch).until(end) < Duration::from_millis(500)
@@ -108,9 +109,9 @@ async fn identities_register_and_fetch_their_proofs() {
         registrations.push(Registration { poet: real.address.clone(), challenge, round, end });
     }
     // the same again is the same registration, another challenge is refused for good
-    let again = poets.register(&real.address, &key(1), &registrations[0].challenge, until, proof_until).await.unwrap();
+    let again = poets.register(&real.address, &key(1), &of(registrations[0].challenge)).await.unwrap();
     assert_eq!(again.0, "0");
-    let other = poets.register(&real.address, &key(1), &Hash32([1; 32]), until, proof_until).await.unwrap_err();
+    let other = poets.register(&real.address, &key(1), &of(Hash32([1; 32]))).await.unwrap_err();
     assert_eq!(other.to_string(), "status 409: conflicting registration");
 
     for registration in &registrations {

@@ -15,7 +15,7 @@ use std::{
 use activation::{
     builder::{Change, OwnActivation, PostAnswer, Registration, RoundProof, Saved, SignedActivation, Unsigned, Verdict},
     clock::Clock,
-    poet::{PhaseShift, PoetError},
+    poet::{PhaseShift, PoetError, Submission},
     smesher::{Answer, Fatal, Services, Settings, SignError, Smeshers, StateError, Status},
     timeline::{Moment, Timeline},
 };
@@ -33,7 +33,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::poets::key;
+use crate::fixture::key;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const POETS: [&str; 2] = ["http://one", "http://two"];
@@ -60,6 +60,8 @@ struct Kept {
     signed: BTreeMap<(NodeId, EpochId), AtxId>,
     certified: Vec<(String, NodeId)>,
     regossiped: Vec<(NodeId, EpochId)>,
+    /// Whose proving service may rest.
+    idle: Vec<NodeId>,
 }
 
 /// The rest of a node. It outlives the smeshers.
@@ -138,6 +140,10 @@ impl Services for Node {
         })
     }
 
+    fn set_idle(&self, id: &NodeId) {
+        self.kept.lock().unwrap().idle.push(*id);
+    }
+
     fn verify<'a>(&'a self, _: &'a NodeId, post: &'a Proof, _: AtxId, _: SpaceUnits) -> Answer<'a, Verdict> {
         let verdict = if post.indices == [0; 32] { Verdict::Valid } else { Verdict::Invalid };
         Box::pin(async move {
@@ -160,17 +166,15 @@ impl Services for Node {
         &'a self,
         poet: &'a str,
         _: &'a IdentityKey,
-        _: &'a Hash32,
-        until: Moment,
-        _: Moment,
+        submission: &'a Submission,
     ) -> Answer<'a, Result<(String, Moment), PoetError>> {
-        let end = (until + 24 * MINUTE).before(6 * MINUTE);
+        let end = (submission.until + 24 * MINUTE).before(6 * MINUTE);
         Box::pin(async move {
             sleep(Duration::from_secs(2)).await;
             if poet == POETS[1] && self.foreign.load(Ordering::Relaxed) {
                 return Err(PhaseShift { poet: poet.to_owned(), found: MINUTE, expected: 12 * MINUTE }.into());
             }
-            Ok((until.0.to_string(), end))
+            Ok((submission.until.0.to_string(), end))
         })
     }
 
@@ -461,6 +465,7 @@ async fn what_was_begun_can_be_forgotten() {
     let saved = node.kept.lock().unwrap().disk[&id].clone();
     assert_eq!(saved, Saved { initial: saved.initial.clone(), ..Saved::default() });
     assert!(saved.initial.is_some());
+    assert_eq!(node.kept.lock().unwrap().idle, [id]);
     assert_eq!((status(&smeshers, 1).deadline, status(&smeshers, 1).publish), (None, None));
     // the next epoch is not lost
     smeshers.start().unwrap();
