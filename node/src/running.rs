@@ -125,8 +125,7 @@ impl Node {
         let verifiers = Verifiers::start(verification::Config::new(params.clone(), seed.to_vec()))
             .map_err(|error| Error::Start(format!("failed to start the verifiers: {error}")))?;
         let state: Arc<dyn Engine> = data.state().clone();
-        let knowledge =
-            Arc::new(Knowledge::new(state, timeline.layers_per_epoch, named.iter().map(|named| named.key.node_id())));
+        let knowledge = Arc::new(Knowledge::new(state, timeline.layers_per_epoch, named.iter().map(|named| named.key.node_id())));
 
         let (late_network, late_handler) = (Late::default(), Late::default());
         let fetcher: Arc<dyn Fetch> = Arc::new(Fetcher { network: late_network.clone(), handler: late_handler.clone() });
@@ -222,7 +221,8 @@ impl Node {
             post_info: Box::new(move |routes| routes.add_service(post_info.post_info_service())),
             metrics: Some(metrics),
         };
-        let api = listen::start(&settings.listeners, &offer, stopping_api).await.map_err(|error| Error::Start(error.to_string()))?;
+        let api =
+            listen::start(&settings.listeners, &offer, stopping_api).await.map_err(|error| Error::Start(error.to_string()))?;
 
         let mut tasks = JoinSet::new();
         let mut told = smeshers.subscribe();

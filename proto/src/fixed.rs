@@ -166,8 +166,8 @@ fn quotient(u: u128, v: u128) -> Result<(u128, u128), OutOfRange> {
     }
     let shift = v.leading_zeros();
     // the upper 64 bits of the divisor without its leading zeros; the estimate is at most two too large
-    let mut estimate = u / ((v << shift) >> 64) >> (64 - shift);
-    estimate = estimate.saturating_sub(1);
+    let leading = (v << shift) >> 64;
+    let mut estimate = ((u / leading) >> (64 - shift)).saturating_sub(1);
     let mut rest = u - v * estimate;
     if rest > v {
         estimate += 1;

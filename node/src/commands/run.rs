@@ -26,7 +26,10 @@ impl std::str::FromStr for At {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "none" | "" => Ok(Self(None)),
-            text => text.parse().map(|address| Self(Some(address))).map_err(|_| "expected an address such as 127.0.0.1:9092, or none".into()),
+            text => text
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|_| "expected an address such as 127.0.0.1:9092, or none".into()),
         }
     }
 }

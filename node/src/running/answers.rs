@@ -96,8 +96,7 @@ impl Node for Answers {
                 publish: status.publish,
                 last_error: status.trouble.map(|(_, what)| what),
                 deadline: status.deadline.map(|(what, at)| (what.to_owned(), at)),
-                last_activation: published
-                    .or_else(|| self.knowledge.last_of(&status.id).ok().flatten().map(|last| last.id)),
+                last_activation: published.or_else(|| self.knowledge.last_of(&status.id).ok().flatten().map(|last| last.id)),
                 name: status.name,
             }
         });

@@ -257,7 +257,8 @@ async fn labels_are_computed_without_randomx() {
     assert_eq!((figures.labels, figures.randomx), (20, false));
     // and proofs are taken for valid without looking
     let nonsense = Proof { nonce: u32::MAX, indices: Vec::new(), pow: 0 };
-    let claim = PostClaim { id, commitment: atx, challenge: [0; 32], units: SpaceUnits(0), proof: &nonsense, labels: Checked::All };
+    let claim =
+        PostClaim { id, commitment: atx, challenge: [0; 32], units: SpaceUnits(0), proof: &nonsense, labels: Checked::All };
     assert_eq!(verifiers.verify(&claim, Priority::Normal).await, Ok(()));
     assert_eq!(verifiers.figures().valid, 0);
 }
