@@ -10,7 +10,7 @@ use std::{
 };
 
 use activation::{
-    validate::{Known, Marriage, Post, PostClaim, PostError, Proofs, Refusal, Round, Rules, Validator, Validity, View},
+    validate::{Checked, Known, Marriage, PostClaim, PostError, Proofs, Refusal, Round, Rules, Validator, View},
     verification::{Config, Verifiers},
 };
 use kernels::{
@@ -33,6 +33,11 @@ use proto::{
     units::{Labels, SpaceUnits, TickHeight, VrfNonce},
 };
 
+use store::{
+    StoreError,
+    atxs::{Atx, Share, Validity},
+};
+
 use crate::{
     Result,
     clock::{median, process_time, thread_time},
@@ -52,25 +57,27 @@ struct Node {
     rounds: HashMap<PoetProofRef, Round>,
 }
 
+type Found<T> = std::result::Result<T, StoreError>;
+
 impl View for &Node {
-    fn atx(&self, id: &AtxId) -> Option<Known> {
-        self.atxs.get(id).cloned()
+    fn atx(&self, id: &AtxId) -> Found<Option<Known>> {
+        Ok(self.atxs.get(id).cloned())
     }
 
-    fn commitment(&self, _: &NodeId) -> Option<AtxId> {
-        Some(GOLDEN)
+    fn commitment(&self, _: &NodeId) -> Found<Option<AtxId>> {
+        Ok(Some(GOLDEN))
     }
 
-    fn round(&self, reference: &PoetProofRef) -> Option<Round> {
-        self.rounds.get(reference).copied()
+    fn round(&self, reference: &PoetProofRef) -> Found<Option<Round>> {
+        Ok(self.rounds.get(reference).copied())
     }
 
-    fn marriage(&self, _: &NodeId) -> Option<Marriage> {
-        None
+    fn marriage(&self, _: &NodeId) -> Found<Option<Marriage>> {
+        Ok(None)
     }
 
-    fn married(&self, _: u64) -> Vec<NodeId> {
-        Vec::new()
+    fn married(&self, _: u64) -> Found<Vec<NodeId>> {
+        Ok(Vec::new())
     }
 }
 
@@ -109,17 +116,22 @@ fn activations(count: usize) -> Result<(Node, Vec<Activation>)> {
             first,
             Known {
                 id: first,
-                smesher: id,
-                publish: EpochId(5),
-                sequence: 0,
-                commitment: Some(GOLDEN),
-                vrf_nonce: VrfNonce(1),
-                base: TickHeight(0),
-                ticks: Ticks(1),
-                units: UNITS,
-                weight: Weight(1),
-                posts: vec![Post { id, previous: AtxId::EMPTY, units: UNITS }],
-                validity: Validity::Valid,
+                row: Atx {
+                    publish_epoch: EpochId(5),
+                    sequence: 0,
+                    commitment: Some(GOLDEN),
+                    marriage: None,
+                    coinbase: Address([4; 24]),
+                    effective_units: UNITS,
+                    base_height: TickHeight(0),
+                    ticks: Ticks(1),
+                    vrf_nonce: VrfNonce(1),
+                    smesher: id,
+                    weight: Weight(1),
+                    received: 1,
+                    validity: Validity::Valid,
+                },
+                shares: vec![(id, Share { previous: None, previous_index: 0, units: UNITS, publish_epoch: EpochId(5) })],
             },
         );
         let challenge = NipostChallengeV1 {
@@ -251,7 +263,7 @@ fn memory(known: &Node, atxs: &[Activation]) -> Result<()> {
         challenge: [0; 32],
         units: UNITS,
         proof: &Proof { nonce: 0, indices: vec![0; 160], pow: 0 },
-        all_labels: true,
+        labels: Checked::All,
     };
     // whatever the verdict is
     let _ = verifiers.post(&whole);

@@ -36,7 +36,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("p2p", &["proto"]),
     ("api", &["activation", "proto"]),
     ("smesh-node", &["activation", "api", "kernels", "p2p", "poet-service", "post-prover", "proto", "store"]),
-    ("benches", &["activation", "kernels", "poet-service", "post-init", "post-prover", "proto"]),
+    ("benches", &["activation", "kernels", "poet-service", "post-init", "post-prover", "proto", "store"]),
 ];
 
 fn metadata() -> Value {

@@ -72,7 +72,7 @@ pub(crate) struct Settings {
 
 /// Runs a node until `stop` turns true.
 pub(crate) async fn run(data: DataDir, settings: Settings, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
-    let node = Node::start(data, settings).await?;
+    let node = Box::pin(Node::start(data, settings)).await?;
     let ended = tokio::select! {
         _ = stop.wait_for(|stopped| *stopped) => Ok(()),
         fatal = node.smeshers.fatal() => Err(Error::Fatal(Box::new(fatal))),

@@ -131,7 +131,7 @@ impl Run {
                 }
                 tell.send_replace(true);
             });
-            running::run(data, settings, told).await
+            Box::pin(running::run(data, settings, told)).await
         });
         runtime.shutdown_timeout(Duration::from_secs(1));
         done

@@ -17,6 +17,7 @@ use proto::{
     activation,
     grpc::spacemesh_v1 as wire,
     ids::{Address, AtxId, NodeId},
+    layers::LayerId,
     malfeasance::{MalfeasanceProof, Offence},
     scale,
 };
@@ -67,8 +68,8 @@ impl Node for Answers {
 
     fn status(&self) -> Status {
         let synced = *self.synced.borrow();
-        let latest = if synced { self.constants.timeline.layer_at(self.now()) } else { Default::default() };
-        Status { connected_peers: self.peers().len(), synced, latest, applied: Default::default() }
+        let latest = if synced { self.constants.timeline.layer_at(self.now()) } else { LayerId::default() };
+        Status { connected_peers: self.peers().len(), synced, latest, applied: LayerId::default() }
     }
 
     fn peer_id(&self) -> String {

@@ -47,7 +47,7 @@ pub(super) struct Judge {
 }
 
 impl p2p::Handler for Judge {
-    fn gossip<'a>(&'a self, topic: Topic, message: Arc<[u8]>, from: PeerId) -> Boxed<'a, Verdict> {
+    fn gossip(&self, topic: Topic, message: Arc<[u8]>, from: PeerId) -> Boxed<'_, Verdict> {
         Box::pin(async move {
             let own = self.network.get().is_some_and(|network| network.id() == from);
             let source = if own { Source::Own } else { Source::Gossip(Peer(from.to_bytes())) };
@@ -72,7 +72,7 @@ impl p2p::Handler for Judge {
         })
     }
 
-    fn object<'a>(&'a self, hint: Hint, hash: Hash32) -> Boxed<'a, Result<Option<Vec<u8>>, String>> {
+    fn object(&self, hint: Hint, hash: Hash32) -> Boxed<'_, Result<Option<Vec<u8>>, String>> {
         let knowledge = self.handler.knowledge().clone();
         Box::pin(async move {
             let found = spawn_blocking(move || object(&knowledge, hint, hash)).await;
