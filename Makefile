@@ -11,9 +11,9 @@ endif
 
 .PHONY: smesh test soak bench test-gpu gpu-kit ptx setup
 
-# The main job: a small identity is initialised and checked, its space is proven, some time is proven, and both proofs verified.
+# The main job: a whole network on this machine, until the activation of an identity is accepted by a node that had no part in it.
 smesh: setup
-	$(CARGO) build --release --locked -p post-init -p post-prover -p poet-service
+	$(CARGO) build --release --locked -p post-init -p post-prover -p poet-service -p smesh-node
 	DIR="$(DIR)" scripts/smesh
 
 # Everything that must hold before a change lands.

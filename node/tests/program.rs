@@ -4,6 +4,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -246,10 +248,56 @@ fn the_page_for_operators_is_true() {
     let proof = find(&proof, "message").expect("a proof among the vectors");
     fs::write(dir.path("proof.bin"), proof).unwrap();
     let path = Path::new(PROGRAM).parent().unwrap().to_str().unwrap();
+    let path = format!("{path}:{}", std::env::var("PATH").unwrap());
+    let shell = |command: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).env("PATH", &path).current_dir(dir.0.path()).stdin(Stdio::null());
+        shell
+    };
+    let mut running = None;
     for command in commands {
-        let path = format!("{path}:{}", std::env::var("PATH").unwrap());
-        let output = Command::new("sh").args(["-c", command]).env("PATH", path).current_dir(dir.0.path()).output().unwrap();
+        if command.starts_with("smesh-node run ") {
+            let log = fs::File::create(dir.path("run.log")).unwrap();
+            running = Some(shell(&format!("exec {command}")).stderr(log).spawn().unwrap());
+            let started = Instant::now();
+            while !shell("smesh-node status").output().unwrap().status.success() {
+                let log = fs::read_to_string(dir.path("run.log")).unwrap();
+                assert!(started.elapsed() < Duration::from_secs(60), "{command} does not answer: {log}");
+                thread::sleep(Duration::from_millis(200));
+            }
+            continue;
+        }
+        let output = shell(command).output().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        if let Some(mut node) = running.take_if(|_| command.starts_with("smesh-node status")) {
+            // the shell's own, as `kill` is not installed everywhere
+            assert!(shell(&format!("kill {}", node.id())).status().unwrap().success());
+            let asked = Instant::now();
+            assert!(node.wait().unwrap().success(), "{}", fs::read_to_string(dir.path("run.log")).unwrap());
+            assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        }
+    }
+    assert!(running.is_none());
+}
+
+/// What operators copy fits the program.
+#[test]
+fn deployment_files_fit_the_program() {
+    let read = |name: &str| fs::read_to_string(Path::new(ROOT).join("node/deploy").join(name)).unwrap();
+    let help = expect(0, &["run", "--help"]).0;
+    let unit = read("smesh-node.service");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/smesh-node run ")).unwrap();
+    let flags: Vec<&str> = start.split(' ').filter(|word| word.starts_with("--")).collect();
+    assert!(flags.len() >= 4 && flags.iter().all(|flag| help.contains(flag)), "{start}");
+    assert!(read("Containerfile").contains("ENTRYPOINT [\"smesh-node\"]"));
+    let dashboard: Value = serde_json::from_str(&read("grafana.json")).unwrap();
+    let metrics = fs::read_to_string(Path::new(ROOT).join("node/api/src/metrics.rs")).unwrap();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let words = target["expr"].as_str().unwrap().split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            let named: Vec<&str> = words.filter(|word| word.starts_with("smesh_")).collect();
+            assert!(!named.is_empty() && named.iter().all(|name| metrics.contains(&format!("\"{name}\""))), "{target}");
+        }
     }
 }
 
@@ -270,6 +318,9 @@ fn find(value: &Value, key: &str) -> Option<Vec<u8>> {
 fn the_command_line_reference_is_up_to_date() {
     let commands = [
         "",
+        "run",
+        "status",
+        "activation",
         "identity new",
         "identity import",
         "identity export",
