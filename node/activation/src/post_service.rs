@@ -1,13 +1,12 @@
 //! The node side of the services that prove space (activation.md section 5, `docs/spec/post.md` section 15).
 //!
 //! Proving services dial the node and stay connected; whoever needs a proof asks [`PostServices::prove`], which
-//! waits for the service of that identity. [`listener`] is where they dial to.
+//! waits for the service of that identity. Where they dial to is the business of the program.
 //!
 //! Unlike the deployed node, this one takes only services of identities that are registered in it: the service of another identity
 //! was given a wrong address, and its operator is told so.
 
 mod connection;
-pub mod listener;
 
 use std::{
     collections::BTreeMap,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use api::listen::{Listener, Listeners, Service, Tls};
 use clap::{Args, ValueEnum};
 use p2p::Multiaddr;
-use proto::ids::Address;
+use proto::{ids::Address, preset::Preset};
 use store::data_dir::{DataDir, Open};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -47,6 +47,9 @@ pub(crate) struct Run {
     data_dir: PathBuf,
     #[command(flatten)]
     network: NetworkArgs,
+    /// Configuration of the official node (.json), which names its preset or is mainnet's
+    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    config: Option<Preset>,
     /// Account for the rewards; without it identities make no activations
     #[arg(long, value_name = "ADDRESS")]
     coinbase: Option<String>,
@@ -108,7 +111,8 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(self, stop: &Stop) -> Result<(), Error> {
-        let born = self.network.born()?.ok_or_else(|| Error::Usage("--preset is needed".to_owned()))?;
+        let network = NetworkArgs { preset: self.network.preset.or(self.config), ..self.network };
+        let born = network.born()?.ok_or_else(|| Error::Usage("--preset or --config is needed".to_owned()))?;
         let coinbase = self.coinbase.as_ref().map(|text| coinbase(text, &born.network.main.network_hrp)).transpose()?;
         let listeners = self.listeners();
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

@@ -86,7 +86,7 @@ async fn proofs_of_our_own_service_are_valid_also_when_it_is_killed() {
     };
     let data = tempfile::tempdir().unwrap();
     let metadata = write(data.path(), id, &params);
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     let (folder, address) = (data.path().to_str().unwrap(), node.address.to_string());
     let difficulty = hex::encode(params.pow_difficulty);
     let arguments = [

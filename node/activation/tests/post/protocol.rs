@@ -36,7 +36,7 @@ fn state(node: &Node, id: NodeId) -> State {
 
 #[tokio::test]
 async fn a_proof_in_turns() {
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     let (mut events, proving) = (node.services.events(), node.services.proving());
     let asked = prove(&node.services, A, [1; 32]);
     // Nobody is there: the state says that a service is needed.
@@ -83,7 +83,7 @@ async fn a_proof_in_turns() {
 
 #[tokio::test]
 async fn identities_do_not_wait_for_each_other() {
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     let (mut one, mut two) = (node.service(A).await, node.service(B).await);
     let (of_one, of_two) = (prove(&node.services, A, [1; 32]), prove(&node.services, B, [2; 32]));
     assert_eq!(one.challenge().await, [1; 32]);
@@ -99,7 +99,7 @@ async fn identities_do_not_wait_for_each_other() {
 
 #[tokio::test]
 async fn only_services_of_own_identities_and_one_of_each() {
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     node.services.allow(false);
     let refused = Service::over(node.endpoint()).await.err().unwrap();
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -146,7 +146,7 @@ async fn answered(node: &Node, response: GenProofResponse) -> Result<PostAnswer,
 
 #[tokio::test]
 async fn answers_are_checked() {
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     let mut events = node.services.events();
     let right = done(A, &[1; 32]);
     answered(&node, right.clone()).await.unwrap();
@@ -187,7 +187,7 @@ async fn answers_are_checked() {
 
 #[tokio::test]
 async fn whoever_breaks_the_order_is_sent_away() {
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     let ended = async |service: &mut Service| {
         let status = service.end().await;
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
@@ -227,12 +227,12 @@ async fn whoever_breaks_the_order_is_sent_away() {
 #[tokio::test]
 async fn silence_has_an_end() {
     let limit = Duration::from_millis(300);
-    let node = Node::start(Timing { metadata: limit, ..QUICK }, None).await;
+    let node = Node::start(Timing { metadata: limit, ..QUICK }).await;
     let mut service = node.dial().await;
     service.asked().await.unwrap();
     assert_eq!(service.end().await.code(), Code::DeadlineExceeded);
 
-    let node = Node::start(Timing { answer: limit, ..QUICK }, None).await;
+    let node = Node::start(Timing { answer: limit, ..QUICK }).await;
     let mut service = node.service(A).await;
     let asked = prove(&node.services, A, [1; 32]);
     service.challenge().await;
@@ -244,7 +244,7 @@ async fn silence_has_an_end() {
 #[tokio::test]
 async fn messages_have_a_limit() {
     const HUGE: usize = 100_000_000;
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     let mut service = node.dial().await;
     service.asked().await.unwrap();
     service.say_metadata(Some(Metadata { commitment_atx_id: vec![1; HUGE], ..metadata(A) })).await;
@@ -258,7 +258,7 @@ async fn messages_have_a_limit() {
 
 #[tokio::test]
 async fn a_service_that_comes_back_is_asked_again() {
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     let mut events = node.services.events();
     let asked = prove(&node.services, A, [1; 32]);
     for _ in 0..3 {
@@ -280,7 +280,7 @@ async fn a_service_that_comes_back_is_asked_again() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_does_no_harm() {
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     // while nobody is connected
     let asked = prove(&node.services, A, [1; 32]);
     wait("state", || state(&node, A) == State::Proving).await;
@@ -314,14 +314,14 @@ async fn a_caller_that_leaves_does_no_harm() {
 
 #[tokio::test]
 async fn stopping_ends_streams_and_waiting() {
-    let node = Node::start(QUICK, None).await;
+    let node = Node::start(QUICK).await;
     let mut service = node.service(A).await;
     let (with, without) = (prove(&node.services, A, [1; 32]), prove(&node.services, B, [1; 32]));
     service.challenge().await;
     let _silent = node.dial().await;
     let told = Instant::now();
     node.stop.send_replace(true);
-    timeout(PATIENCE, node.serving).await.expect("it does not stop").unwrap().unwrap();
+    timeout(PATIENCE, node.serving).await.expect("it does not stop").unwrap();
     assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
     assert_eq!(service.end().await.code(), Code::Unavailable);
     assert_eq!(outcome(with).await, Err(ProveError::Stopping));

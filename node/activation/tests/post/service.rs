@@ -2,10 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use activation::post_service::{
-    PostServices, Timing,
-    listener::{ListenError, Listener, TlsFiles},
-};
+use activation::post_service::{PostServices, Timing};
 use proto::{
     grpc::spacemesh_v1::{
         GenProofResponse, GenProofStatus, Metadata, MetadataResponse, NodeRequest, Proof, ProofMetadata, ServiceResponse,
@@ -19,7 +16,10 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Endpoint};
+use tonic::{
+    Status, Streaming,
+    transport::{Endpoint, server::TcpIncoming},
+};
 
 /// Long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,18 +36,29 @@ pub(crate) struct Node {
     pub(crate) services: PostServices,
     pub(crate) address: SocketAddr,
     pub(crate) stop: watch::Sender<bool>,
-    pub(crate) serving: JoinHandle<Result<(), ListenError>>,
+    pub(crate) serving: JoinHandle<()>,
 }
 
 impl Node {
-    pub(crate) async fn start(timing: Timing, tls: Option<&TlsFiles>) -> Self {
+    pub(crate) async fn start(timing: Timing) -> Self {
         let services = PostServices::new(timing);
         services.register_identity(A, "a.key");
         services.register_identity(B, "b.key");
         services.allow(true);
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), tls).await.unwrap();
-        let (address, (stop, told)) = (listener.address(), watch::channel(false));
-        let serving = tokio::spawn(listener.serve(services.clone(), told));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, (stop, mut told)) = (listener.local_addr().unwrap(), watch::channel(false));
+        let served = services.clone();
+        let serving = tokio::spawn(async move {
+            let server = tonic::transport::Server::builder()
+                .add_service(served.post_service())
+                .add_service(served.post_info_service())
+                .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
+                    let _ = told.wait_for(|stop| *stop).await;
+                    // streams do not end by themselves
+                    served.close();
+                });
+            server.await.unwrap();
+        });
         Self { services, address, stop, serving }
     }
 
